@@ -1,0 +1,156 @@
+package mmapio
+
+import (
+	"io"
+	"io/fs"
+	"runtime"
+
+	"github.com/mmapio/mmapio/internal/fault"
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// ReadAt copies len(p) bytes from offset off into p, as io.ReaderAt asks: it
+// returns io.EOF with fewer bytes at the end, and for any off >= Size(). A
+// negative off is a [RangeError]. A page that cannot be read is a
+// [FaultError]; n then counts the bytes before it, which are in p.
+//
+// A cursor is io.NewSectionReader(f, 0, f.Size()).
+func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
+	g := f.cur.Load()
+	if g.has(off, len(p)) && !g.mem.gated {
+		ok := fault.Copy(p, g.data[off:off+int64(len(p))], g.mem.area.Lo, g.mem.area.Hi)
+		runtime.KeepAlive(g)
+		if ok {
+			return len(p), nil
+		}
+	}
+	return f.readAt(p, off)
+}
+
+// has reports whether the generation has n > 0 bytes at off.
+func (g *generation) has(off int64, n int) bool {
+	return n > 0 && off >= 0 && off <= int64(len(g.data)-n)
+}
+
+func (f *File) readAt(p []byte, off int64) (int, error) {
+	const op = "readat"
+	for {
+		g, err := f.current(op)
+		if err != nil {
+			return 0, err
+		}
+		size := int64(len(g.data))
+		if off < 0 {
+			return 0, &RangeError{Op: op, Path: f.src.name, Off: off, Len: int64(len(p)), Size: size}
+		}
+		if off >= size {
+			return 0, io.EOF
+		}
+		want := p[:min(int64(len(p)), size-off)]
+		n, err := f.copyOver(op, g, want, g.data[off:off+int64(len(want))], off)
+		switch {
+		case err == errMoved: //nolint:errorlint // never wrapped
+			continue
+		case err == nil && n < len(p):
+			err = io.EOF
+		}
+		return n, err
+	}
+}
+
+// WriteAt copies p to offset off, as io.WriterAt asks. It never makes the file
+// longer: if not all of p fits it is a [RangeError] and nothing is written. A
+// page that cannot be stored to is a [FaultError]; n then counts the bytes
+// before it, which are written. ReadOnly: ErrReadOnly.
+func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
+	g := f.cur.Load()
+	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated {
+		ok := fault.Copy(g.data[off:off+int64(len(p))], p, g.mem.area.Lo, g.mem.area.Hi)
+		runtime.KeepAlive(g)
+		if ok {
+			return len(p), nil
+		}
+	}
+	return f.writeAt(p, off)
+}
+
+func (f *File) writeAt(p []byte, off int64) (int, error) {
+	const op = "writeat"
+	for {
+		g, err := f.current(op)
+		if err != nil {
+			return 0, err
+		}
+		if err := f.writable(op); err != nil {
+			return 0, err
+		}
+		if err := f.within(op, g, off, int64(len(p))); err != nil {
+			return 0, err
+		}
+		n, err := f.copyOver(op, g, g.data[off:off+int64(len(p))], p, off)
+		if err == errMoved { //nolint:errorlint // never wrapped
+			continue
+		}
+		return n, err
+	}
+}
+
+// errMoved asks for another try: the generation is no longer the File's.
+var errMoved error = &sentinel{"the mapping has moved", fs.ErrClosed}
+
+// copyOver copies between the caller's bytes and the generation's at off, page
+// by page once a fault has been met, so that n says how far it got.
+func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n int, err error) {
+	defer runtime.KeepAlive(g)
+	if g.mem.gated {
+		pass, ok := g.mem.copiers.Enter()
+		if !ok {
+			return 0, errMoved
+		}
+		defer pass.Leave()
+	}
+	lo, hi := g.mem.area.Lo, g.mem.area.Hi
+	if fault.Copy(dst, src, lo, hi) {
+		return len(dst), nil
+	}
+	// Whoever took the memory away has it done by now, and then there is
+	// nothing wrong with the file.
+	if now, err := f.current(op); err != nil {
+		return 0, err
+	} else if now != g {
+		return 0, errMoved
+	}
+	ps := int64(sys.PageSize())
+	for n < len(dst) {
+		// The file's pages start delta bytes before the first mapped byte.
+		at := off + int64(n) + int64(g.mem.delta)
+		step := min(int64(len(dst)-n), page.Down(at, ps)+ps-at)
+		if fault.Copy(dst[n:n+int(step)], src[n:n+int(step)], lo, hi) {
+			n += int(step)
+			continue
+		}
+		if now, err := f.current(op); err != nil {
+			return n, err
+		} else if now != g {
+			return 0, errMoved
+		}
+		return n, g.mem.faultAt(op, off+int64(n), op == "writeat")
+	}
+	return n, nil
+}
+
+func (f *File) writable(op string) error {
+	if f.src.mode == ReadOnly {
+		return f.fail(op, ErrReadOnly)
+	}
+	return nil
+}
+
+// within checks a range against the generation's bytes.
+func (f *File) within(op string, g *generation, off, n int64) error {
+	if page.InBounds(off, n, int64(len(g.data))) {
+		return nil
+	}
+	return &RangeError{Op: op, Path: f.src.name, Off: off, Len: n, Size: int64(len(g.data))}
+}

@@ -1,0 +1,285 @@
+package mmapio
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// Reasons of a LockError that have no errno of their own.
+var (
+	errNotLocked  = errors.New("the kernel does not hold the page as locked")
+	errNotPresent = errors.New("the page is locked but not in RAM")
+	errUnsettled  = errors.New("pages leave RAM as fast as they are brought in")
+)
+
+// A mapCountError says that locks would take too many mappings.
+type mapCountError struct{ need, limit int64 }
+
+func (e *mapCountError) Error() string {
+	return fmt.Sprintf("locks would need %d mappings of %d", e.need, e.limit)
+}
+
+// A cgroupError says that pages would not fit into a cgroup.
+type cgroupError struct {
+	group limits.Cgroup
+	need  int64
+}
+
+func (e *cgroupError) Error() string { return "no room in memory cgroup " + e.group.Path }
+
+// lockError finds out why the run [lo, hi) of a call could not be locked.
+// Offsets are the set's.
+func (f *File) lockError(call *lockCall, g *generation, lo, hi int64, err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return f.fail(call.op, errors.ErrUnsupported)
+	}
+	e := &LockError{Op: call.op, Path: f.src.name, Off: call.off, Len: call.n, Err: err}
+	e.Limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
+	var (
+		maps  *mapCountError
+		group *cgroupError
+	)
+	switch {
+	case errors.As(err, &maps):
+		e.Err = sys.ErrNoMemory
+		e.mapCount(maps.need, maps.limit)
+	case errors.As(err, &group):
+		e.Err = sys.ErrNoMemory
+		e.cgroup(group)
+	case errors.Is(err, sys.ErrUnreadable):
+		f.unreadable(e, g, lo, hi)
+	case errors.Is(err, errUnsettled):
+		e.Cause, e.fact = CauseMemory, err.Error()
+	case errors.Is(err, sys.ErrNoMemory), errors.Is(err, sys.ErrAgain), errors.Is(err, fs.ErrPermission):
+		f.refused(e, call, hi-lo)
+	default:
+		e.fact = underlying(err).Error()
+	}
+	return e
+}
+
+// refused explains the errnos that a refusal of the kernel comes with. step is
+// the size of the run that was refused.
+func (f *File) refused(e *LockError, call *lockCall, step int64) {
+	need := f.toLock(call)
+	lim := e.Limits
+	limited := !lim.Unlimited && lim.Soft >= 0
+	switch {
+	case limited && lim.Soft == 0:
+		e.Cause = CausePermission
+		e.fact = fmt.Sprintf("needs %s, and this process may lock nothing: RLIMIT_MEMLOCK is 0 (soft 0, hard %s)",
+			size(need), bound(lim.Hard))
+		e.remedy = raise(lim, need)
+		return
+	case limited && lim.InUse >= 0 && step > lim.Soft-lim.InUse, limited && lim.InUse >= 0 && need > lim.Soft-lim.InUse:
+		e.Cause = CauseLimit
+		e.fact = fmt.Sprintf("needs %s, %s locked so far, RLIMIT_MEMLOCK is %s (soft %d, hard %s)",
+			size(need), size(lim.InUse), size(lim.Soft), lim.Soft, bound(lim.Hard))
+		e.remedy = raise(lim, lim.InUse+need)
+		return
+	}
+	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
+		e.mapCount(inUse, limit)
+		return
+	}
+	if free, err := limits.Available(); err == nil && step > free {
+		e.Cause = CauseMemory
+		e.fact = fmt.Sprintf("needs %s, and %s of memory are available", size(need), size(free))
+		e.remedy = "lock less, or free memory"
+		return
+	}
+	if errors.Is(e.Err, fs.ErrPermission) {
+		e.Cause = CausePermission
+	}
+	e.fact = fmt.Sprintf("needs %s: %v%s", size(need), e.Err, sys.LockHint)
+}
+
+func (e *LockError) mapCount(need, limit int64) {
+	e.Cause = CauseMapCount
+	e.fact = fmt.Sprintf("locks in separate places need a mapping each: %d would be in use for them, "+
+		"half of vm.max_map_count (%d) is allowed", need, limit)
+	e.remedy = fmt.Sprintf("lock larger ranges, or raise it: sysctl vm.max_map_count=%d", max(2*limit, 2*need))
+}
+
+func (e *LockError) cgroup(c *cgroupError) {
+	e.Cause = CauseCgroup
+	e.fact = fmt.Sprintf("needs %s of memory, and cgroup %s has room for %s (limit %d, in use %d, of that %d droppable); "+
+		"the kernel would kill the process", size(c.need), c.group.Path, size(c.group.Room()),
+		c.group.Limit, c.group.Usage, c.group.InactiveFile+c.group.ActiveFile)
+	e.remedy = "raise the limit of that cgroup (systemd MemoryMax=, docker --memory, memory.max), or lock less"
+}
+
+// unreadable finds why a page could not be brought in.
+func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
+	bad := lo
+	if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at >= 0 {
+		bad = int64(at - g.mem.base)
+	}
+	off := max(bad-int64(g.mem.delta), 0)
+	why := f.src.why(off, false)
+	length, known := f.src.size()
+	switch {
+	case known && f.src.off+off >= length:
+		e.Cause = CauseBeyondEOF
+		e.fact = fmt.Sprintf("the file is now %d bytes long, %d are mapped", length, f.src.off+int64(len(g.data)))
+		e.remedy = "call Refresh, or lock what is left"
+	case errors.Is(why, sys.ErrNoSpace):
+		e.Cause, e.Err = CauseMemory, why
+		e.fact = fmt.Sprintf("there is no space for the page at offset %d: %v", off, why)
+		e.remedy = "make room on the file system"
+	default:
+		e.Err = why
+		e.fact = fmt.Sprintf("the page at offset %d cannot be read: %v", off, why)
+	}
+}
+
+func (f *File) notHeld(op string, off int64, why error) error {
+	ps := int64(sys.PageSize())
+	first := max(off, 0)
+	e := &LockError{Op: op, Path: f.src.name, Off: first, Len: ps, Err: why, fact: why.Error()}
+	e.Limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
+	if length, known := f.src.size(); known && f.src.off+first >= length {
+		e.Cause = CauseBeyondEOF
+		e.fact += fmt.Sprintf(": the file is now %d bytes long", length)
+	}
+	return e
+}
+
+// toLock returns how many bytes the call still has to lock.
+func (f *File) toLock(call *lockCall) int64 {
+	l := &f.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delta := f.src.off % int64(sys.PageSize())
+	var sum int64
+	for _, run := range l.set.Missing(nil, call.off+delta, call.off+call.n+delta, lockset.OnFault) {
+		sum += run.Hi - run.Lo
+	}
+	return sum
+}
+
+// tooMuch asks in advance whether the whole call fits under the limit, so that
+// nothing is read from the disk for a lock that cannot be had. The answer is
+// the kernel's: it looks at the limit before it does anything.
+func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
+	if !sys.LocksOnFault() {
+		return nil
+	}
+	soft, _, exempt, err := sys.MemlockLimits()
+	if err != nil || exempt || soft < 0 {
+		return nil //nolint:nilerr // then the lock itself will tell
+	}
+	lim, err := ReadLockLimits()
+	need := f.toLock(call)
+	if err != nil || need == 0 || need <= soft-lim.InUse {
+		return nil //nolint:nilerr // as above
+	}
+	l := &f.locks
+	l.mu.Lock()
+	g := f.cur.Load()
+	lo, hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
+	if g == closedGeneration || hi > int64(g.mem.mapped) {
+		l.mu.Unlock()
+		return nil
+	}
+	err = g.mem.space.Lock(g.mem.base+int(lo), int(hi-lo))
+	if err == nil {
+		for _, run := range l.set.Missing(nil, lo, hi, lockset.OnFault) {
+			f.kernelUnlock(g, run) //nolint:errcheck // it fits after all: begin in order
+		}
+	}
+	l.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	return f.lockError(call, g, lo, hi, err)
+}
+
+// Whether cgroups have to be looked at during a call.
+const (
+	cgroupsUnknown = iota
+	cgroupsFree
+	cgroupsLimited
+)
+
+// unaskedBytes may be brought in without a look at the cgroups: no more than
+// any page fault of the program could.
+const unaskedBytes = 256 << 10
+
+// roomInCgroups refuses what would make the kernel kill the process.
+func (f *File) roomInCgroups(call *lockCall, g *generation, missing []lockset.Run) error {
+	var bytes, cached int64
+	for _, run := range missing {
+		bytes += run.Hi - run.Lo
+	}
+	call.unasked += bytes
+	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes {
+		return nil
+	}
+	call.unasked = 0
+	groups, err := limits.Cgroups()
+	if err != nil {
+		return nil //nolint:nilerr // no cgroups here
+	}
+	tight, ok := limits.Tightest(groups)
+	if !ok || tight.Limit < 0 {
+		call.cgroups = cgroupsFree
+		return nil
+	}
+	call.cgroups = cgroupsLimited
+	if f.src.file != nil {
+		for _, run := range missing {
+			if n, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
+				cached += n
+			}
+		}
+	}
+	ps := int64(sys.PageSize())
+	need := limits.Need((bytes-min(cached, bytes))/ps, int(ps))
+	if need <= tight.Room() {
+		return nil
+	}
+	return f.lockError(call, g, missing[0].Lo, missing[len(missing)-1].Hi, &cgroupError{tight, need})
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	if n < 1024 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	v, units := float64(n)/1024, []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	for len(units) > 1 && v >= 1024 {
+		v, units = v/1024, units[1:]
+	}
+	return strconv.FormatFloat(v, 'f', 1, 64) + " " + units[0]
+}
+
+func bound(n int64) string {
+	if n < 0 {
+		return "unlimited"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// raise says how to get a limit of at least need bytes.
+func raise(lim LockLimits, need int64) string {
+	if lim.Hard < 0 || need <= lim.Hard {
+		return "the soft limit may be raised by the process itself: call RaiseLockLimit, or ulimit -l " + bound(lim.Hard/1024)
+	}
+	mib := (need + 1<<20 - 1) >> 20
+	for p := int64(1); ; p *= 2 {
+		if p >= mib {
+			mib = p
+			break
+		}
+	}
+	return fmt.Sprintf("raise it: systemd LimitMEMLOCK=%dM, docker --ulimit memlock=%d, limits.conf, or grant CAP_IPC_LOCK",
+		mib, mib<<20)
+}

@@ -1,0 +1,150 @@
+package mmapio
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"github.com/mmapio/mmapio/internal/fault"
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// caught turns what was recovered in a call on [off, …) into an error if it is
+// a fault on the File's memory, and panics on with it if not.
+func (e *extent) caught(r any, op string, off int64) error {
+	if addr, ok := fault.Addr(r); ok {
+		if e.contains(addr) {
+			return e.faultNear(op, addr, off)
+		}
+		// Memory of another generation of the same File.
+		if a := fault.Find(addr); a != nil && a.Owner.(*extent).src == e.src {
+			return a.Owner.(*extent).faultNear(op, addr, -1)
+		}
+	}
+	panic(r)
+}
+
+// probes bounds how many pages are tried to find the first bad one.
+const probes = 1 << 16
+
+// faultNear makes the error for a fault at addr. The address alone does not
+// say which page was bad first: copying may start from the end. from is where
+// the call's range starts, -1 if that is not known.
+func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
+	ps := int64(sys.PageSize())
+	// In pages of the file: delta bytes before the first mapped byte.
+	bad := page.Down(e.offset(addr)+int64(e.delta), ps)
+	if size, known := e.src.size(); known {
+		end, _ := page.Up(max(0, size-e.src.off)+int64(e.delta), ps)
+		if bad >= end {
+			// All pages from the end of the file on are bad; those before it
+			// that the call covers can only be so for another reason.
+			if from >= 0 {
+				end = max(end, page.Down(from+int64(e.delta), ps))
+			} else if end < 0 {
+				end = 0
+			}
+			return e.faultAt(op, end-int64(e.delta), false)
+		}
+	}
+	store := e.loads(bad)
+	switch {
+	case store:
+		// It can be loaded, so it was a store that failed: this one.
+	case from >= 0:
+		for p := max(page.Down(from+int64(e.delta), ps), bad-probes*ps); p < bad; p += ps {
+			if !e.loads(p) {
+				bad = p
+				break
+			}
+		}
+	default:
+		for p := bad - ps; p >= max(0, bad-probes*ps) && !e.loads(p); p -= ps {
+			bad = p
+		}
+	}
+	return e.faultAt(op, bad-int64(e.delta), store)
+}
+
+// loads tries a page, given by its distance from base.
+func (e *extent) loads(at int64) bool {
+	return fault.Loads(&e.space.Bytes(e.base+int(at), 1)[0])
+}
+
+// faultAt makes the error for a page that is known to be bad, finding the
+// reason by looking. off is a byte in it; store says that loading works.
+func (e *extent) faultAt(op string, off int64, store bool) *FaultError {
+	ps := int64(sys.PageSize())
+	first := max(page.Down(off+int64(e.delta), ps)-int64(e.delta), 0)
+	return &FaultError{
+		Op: op, Path: e.src.name, Off: first, FileOff: e.src.off + first,
+		Err: e.src.why(first, store),
+	}
+}
+
+var (
+	errUnknownFault = errors.New("the page cannot be had; the file's descriptor is closed, so the reason is not known")
+	errNoMemory     = errors.New("the page cannot be had, though the file can be read there")
+)
+
+// size asks for the present size of the file, by name once its descriptor is
+// closed.
+func (s *source) size() (size int64, known bool) {
+	if s.info == nil {
+		return 0, false
+	}
+	if s.file != nil {
+		if info, err := s.file.Stat(); err == nil {
+			return info.Size(), true
+		}
+	}
+	if info, err := os.Stat(s.name); err == nil && os.SameFile(info, s.info) {
+		return info.Size(), true
+	}
+	return 0, false
+}
+
+// why finds the reason that the page of a byte is bad.
+func (s *source) why(off int64, store bool) error {
+	at := s.off + off
+	at -= at % int64(sys.PageSize())
+	if size, known := s.size(); known && at >= size {
+		return io.ErrUnexpectedEOF
+	}
+	if s.mode == ReadOnly && store {
+		return ErrReadOnly
+	}
+	if s.file == nil {
+		return errUnknownFault
+	}
+	var b [1]byte
+	if _, err := s.file.ReadAt(b[:], at); errors.Is(err, os.ErrClosed) {
+		return errUnknownFault
+	} else if err != nil {
+		return underlying(err)
+	}
+	if s.mode == ReadWrite {
+		// Asks for a block for this page; the size stays.
+		if err := sys.Probe(s.file, at, int64(sys.PageSize())); err != nil {
+			return err
+		}
+	}
+	if s.mode == ReadOnly {
+		return ErrReadOnly
+	}
+	return errNoMemory
+}
+
+// underlying takes the name and the call off an error: the caller adds its own.
+func underlying(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	var se *os.SyscallError
+	if errors.As(err, &se) {
+		err = se.Err
+	}
+	return err
+}

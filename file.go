@@ -1,0 +1,139 @@
+package mmapio
+
+import (
+	"errors"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// A File is a file, or a part of one, mapped into memory.
+//
+// All methods may be called concurrently, also inside of functions given to
+// View and Update. Offsets and lengths are in bytes, counted from the first
+// mapped byte. A File should be closed; one that is dropped without Close is
+// unmapped by the garbage collector.
+type File struct {
+	src     *source
+	opts    Options // a copy
+	created bool    // this File made the file: its directory has a new entry
+
+	// cur is replaced by Resize, Refresh and Close, which hold mu and never
+	// call the user's code while they do.
+	mu  sync.Mutex
+	cur atomic.Pointer[generation]
+
+	locks  locker
+	syncer syncer
+}
+
+// Open maps the whole of an existing file to be read. A file of zero length
+// is fine.
+func Open(name string) (*File, error) {
+	return OpenFile(name, nil)
+}
+
+// Create makes a file of the given size in bytes, emptying it first if it
+// exists, and maps it to be read and written. Its bytes are zero and have disk
+// blocks reserved. The size may be 0.
+func Create(name string, size int64) (*File, error) {
+	return OpenFile(name, &Options{Mode: ReadWrite, Create: true, Truncate: true, MinSize: size})
+}
+
+// Name returns the name as it was given to Open, or that of the *os.File that
+// was given to Map; "anonymous" where there is no file.
+func (f *File) Name() string { return f.src.name }
+
+// Mode returns the mode that the File was opened with.
+func (f *File) Mode() Mode { return f.src.mode }
+
+// Size returns how many bytes are mapped now, 0 after Close. It changes with
+// Resize and Refresh only, whatever happens to the file meanwhile.
+func (f *File) Size() int64 { return int64(len(f.cur.Load().data)) }
+
+// PageSize returns the size in bytes of a page of memory, the unit in which
+// pages are locked, resident and written. It is the same for all Files.
+func (f *File) PageSize() int { return sys.PageSize() }
+
+// Stat describes the file as it is now. It is errors.ErrUnsupported without a
+// file or its descriptor (Anonymous, DropFD).
+func (f *File) Stat() (fs.FileInfo, error) {
+	if err := f.needFile("stat"); err != nil {
+		return nil, err
+	}
+	info, err := f.src.file.Stat()
+	if err != nil {
+		return nil, f.fail("stat", err)
+	}
+	return info, nil
+}
+
+// SyscallConn gives access to the File's own descriptor, for calls that this
+// package lacks. It must not be used to change the file's size. It is
+// errors.ErrUnsupported where Stat is.
+func (f *File) SyscallConn() (syscall.RawConn, error) {
+	if err := f.needFile("syscallconn"); err != nil {
+		return nil, err
+	}
+	c, err := f.src.file.SyscallConn()
+	if err != nil {
+		return nil, f.fail("syscallconn", err)
+	}
+	return c, nil
+}
+
+// Close ends the File: all methods fail with fs.ErrClosed from now on, also a
+// second Close. Locks and pins end. Memory that a running View or Update, a
+// Region, Value or Values still uses stays mapped until they end; Close does
+// not wait for them. It waits for copying calls.
+//
+// Close does not write anything: see [File.Sync]. As close(2) does, it drops
+// the process's POSIX record locks (fcntl F_SETLK) on the file.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := f.cur.Load()
+	if g == closedGeneration {
+		return f.fail("close", fs.ErrClosed)
+	}
+	f.locks.end(func() { f.cur.Store(closedGeneration) })
+	g.mem.retire()
+	if g.mem.gated {
+		g.mem.copiers.Wait()
+	}
+	if f.src.file == nil {
+		return nil
+	}
+	if err := f.src.file.Close(); err != nil {
+		return f.fail("close", err)
+	}
+	return nil
+}
+
+// needFile fails when the File is closed or has no descriptor.
+func (f *File) needFile(op string) error {
+	switch {
+	case f.cur.Load() == closedGeneration:
+		return f.fail(op, fs.ErrClosed)
+	case f.src.file == nil:
+		return f.fail(op, errors.ErrUnsupported)
+	}
+	return nil
+}
+
+func (f *File) fail(op string, err error) error { return pathError(op, f.src.name, err) }
+
+// current returns the generation of now. When a change is under way it waits
+// for its end.
+func (f *File) current(op string) (*generation, error) {
+	f.mu.Lock()
+	g := f.cur.Load()
+	f.mu.Unlock()
+	if g == closedGeneration {
+		return nil, f.fail(op, fs.ErrClosed)
+	}
+	return g, nil
+}

@@ -1,0 +1,18 @@
+//go:build !unix
+
+package cli
+
+import (
+	"os"
+	"syscall"
+)
+
+// On Windows SIGTERM stands for the end of the console, the session or the
+// system.
+var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
+func passedOn() []os.Signal { return stopSignals }
+
+func terminate(p *os.Process) error { return p.Kill() }
+
+func exitCode(s *os.ProcessState) int { return s.ExitCode() }

@@ -1,0 +1,109 @@
+// Package fault turns faults on mapped memory into values.
+//
+// A load or a store on a page that cannot be had (the file was cut, the disk
+// failed or is full, the memory is read-only) raises a signal that ends a Go
+// program. With [debug.SetPanicOnFault] it becomes a panic of the goroutine,
+// whose value says at which address. This package sets that flag, always puts
+// it back, and takes only the panics that are meant.
+package fault
+
+import (
+	"runtime/debug"
+	"sync"
+)
+
+// addresser is what the runtime panics with for a fault whose address it knows.
+type addresser interface {
+	error
+	Addr() uintptr
+}
+
+// Addr returns the address of the fault that a recovered value stands for.
+func Addr(recovered any) (uintptr, bool) {
+	if e, ok := recovered.(addresser); ok {
+		return e.Addr(), true
+	}
+	return 0, false
+}
+
+// Copy copies src to dst, which are equally long, and reports whether it did so
+// whole. A fault in [lo, hi) stops it, any other one panics.
+func Copy(dst, src []byte, lo, hi uintptr) (ok bool) {
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if !ok {
+			recoverIn(recover(), lo, hi)
+		}
+	}()
+	copy(dst, src)
+	return true
+}
+
+// recoverIn passes every panic on but the fault that is asked for.
+func recoverIn(r any, lo, hi uintptr) {
+	if addr, ok := Addr(r); r != nil && (!ok || addr < lo || addr >= hi) {
+		panic(r)
+	}
+}
+
+// Loads reports whether the byte can be loaded.
+func Loads(b *byte) (ok bool) {
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if !ok {
+			if _, is := Addr(recover()); !is {
+				panic("fault: not a fault")
+			}
+		}
+	}()
+	load(b)
+	return true
+}
+
+// load is not inlined, so that the compiler cannot drop it.
+//
+//go:noinline
+func load(b *byte) byte { return *b }
+
+// An Area is memory whose faults are ours.
+type Area struct {
+	Lo, Hi uintptr
+	Owner  any
+}
+
+// areas is searched only after a fault, so it need not be ordered.
+var areas struct {
+	sync.Mutex
+	m map[*Area]struct{}
+}
+
+// Add makes an area known to [Find].
+func Add(a *Area) {
+	areas.Lock()
+	defer areas.Unlock()
+	if areas.m == nil {
+		areas.m = make(map[*Area]struct{})
+	}
+	areas.m[a] = struct{}{}
+}
+
+// Remove makes Find forget it.
+func Remove(a *Area) {
+	areas.Lock()
+	defer areas.Unlock()
+	delete(areas.m, a)
+}
+
+// Find returns the area that holds the address.
+func Find(addr uintptr) *Area {
+	areas.Lock()
+	defer areas.Unlock()
+	for a := range areas.m {
+		if a.Lo <= addr && addr < a.Hi {
+			return a
+		}
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+package pinner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// assertHeld asks smaps which files below dir are mapped, locked and wholly
+// present.
+func assertHeld(t *testing.T, dir string, want ...string) {
+	t.Helper()
+	var held []string
+	for _, v := range prove.MappingsOf(t, 0, dir) {
+		if !v.IsLocked() || v.Rss != v.Size() {
+			t.Errorf("not held: %v", v)
+		}
+		held = append(held, filepath.Base(v.Path))
+	}
+	slices.Sort(held)
+	if !slices.Equal(held, want) {
+		t.Errorf("held are %q, want %q", held, want)
+	}
+}
+
+// newFiles makes small files that fit into any usual limit.
+func newFiles(t *testing.T, dir string, names ...string) (files []File) {
+	t.Helper()
+	for i, name := range names {
+		size := int64(i)*pageSize + 1
+		files = append(files, File{prove.NewFile(t, dir, name, size), size})
+	}
+	return files
+}
+
+func TestHold(t *testing.T) {
+	prove.LeakCheck(t)
+	dir := t.TempDir()
+	files := newFiles(t, dir, "a", "b", "c")
+	check(t, os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600))
+	files = append(files, File{Path: filepath.Join(dir, "empty")})
+	descriptors := len(prove.FDs(t))
+
+	h, err := Hold(t.Context(), files)
+	check(t, err)
+	assertHeld(t, dir, "a", "b", "c")
+	for i, f := range h.Files {
+		if want := (Locked{files[i], files[i].Size}); f != want {
+			t.Errorf("got %+v, want %+v", f, want)
+		}
+	}
+	total, confirmed := h.Total()
+	if want := (Total{4, 3*pageSize + 3, 6}); total != want || confirmed != total.Bytes {
+		t.Errorf("total is %+v, %d confirmed", total, confirmed)
+	}
+	// The library keeps two of its own, for /proc/self.
+	if now := prove.FDs(t); len(now) > descriptors+2 {
+		t.Errorf("descriptors are kept: %q", now)
+	}
+	check(t, h.Release())
+	assertHeld(t, dir)
+	check(t, h.Release())
+}
+
+// A file that cannot be locked leaves nothing locked, also of those before it.
+func TestHoldAllOrNothing(t *testing.T) {
+	dir := t.TempDir()
+	files := newFiles(t, dir, "a", "b")
+	const unmappable = "/sys/kernel/mm/transparent_hugepage/enabled"
+	for _, tc := range []struct{ path, want string }{
+		{filepath.Join(dir, "gone"), "gone"},
+		{dir, "is a directory"},
+		{unmappable, unmappable},
+	} {
+		if info, err := os.Stat(tc.path); tc.path == unmappable && (err != nil || info.Size() == 0) {
+			continue
+		}
+		h, err := Hold(t.Context(), append(slices.Clone(files), File{Path: tc.path, Size: 1}))
+		if h != nil || err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %v, %v", tc.path, h, err)
+		}
+		assertHeld(t, dir)
+	}
+}
+
+func TestHoldCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h, err := Hold(ctx, nil)
+	if h != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, %v", h, err)
+	}
+}
+
+// Past half of vm.max_map_count nothing is tried: at the whole of it the Go
+// runtime dies.
+func TestHoldTooMany(t *testing.T) {
+	_, limit, err := limits.MapCount()
+	if err != nil || limit > 1<<18 {
+		t.Skipf("vm.max_map_count is %d (%v)", limit, err)
+	}
+	file := newFiles(t, t.TempDir(), "a")[0]
+	h, err := Hold(t.Context(), slices.Repeat([]File{file}, int(limit/2)))
+	var refused *RefusedError
+	if h != nil || !errors.As(err, &refused) || refused.Name != "vm.max_map_count" {
+		t.Errorf("got %v, %v", h, err)
+	}
+}
+
+var holdChild = prove.Register("hold", func(args []string) int {
+	var files []File
+	for _, name := range args {
+		files = append(files, File{Path: name})
+	}
+	_, err := Hold(context.Background(), files)
+	fmt.Println(err)
+	return 0
+})
+
+// What may not be read is an error for each file, before any is locked.
+func TestHoldUnreadable(t *testing.T) {
+	dir := prove.PublicDir(t)
+	files := newFiles(t, dir, "a", "b", "c")
+	for _, f := range files[1:] {
+		check(t, os.Chmod(f.Path, 0))
+	}
+	res := holdChild.Run(t, prove.AsNobody(), prove.Args(files[0].Path, files[1].Path, files[2].Path))
+	want := fmt.Sprintf("open %s: permission denied\nopen %s: permission denied\n", files[1].Path, files[2].Path)
+	if res.Code != 0 || res.Output != want {
+		t.Errorf("got %v, want %s", res, want)
+	}
+}

@@ -1,0 +1,89 @@
+package pinner
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// Unknown stands for a number that the kernel does not tell. It is neither
+// none nor all.
+const Unknown = -1
+
+// A Residency says how much of a file is in RAM.
+type Residency struct {
+	File           // with the size that it has now
+	Resident int64 // pages, or Unknown
+}
+
+// Status asks how much of each file is in RAM. Files that cannot be asked
+// about are left out, and the error names them.
+func Status(ctx context.Context, files []File) ([]Residency, error) {
+	all := make([]Residency, len(files))
+	errs := make([]error, len(files))
+	each(ctx, len(files), func(i int) { all[i], errs[i] = residency(files[i].Path) })
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	known := all[:0]
+	for i, r := range all {
+		if errs[i] == nil {
+			known = append(known, r)
+		}
+	}
+	return known, errors.Join(errs...)
+}
+
+func residency(path string) (Residency, error) {
+	f, info, err := open(path)
+	if err != nil {
+		return Residency{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	r := Residency{File: File{Path: path, Size: info.Size()}, Resident: Unknown}
+	bytes, known, err := sys.Resident(f, 0, r.Size)
+	if err != nil {
+		return Residency{}, pathError("cachestat", path, err)
+	}
+	if known {
+		r.Resident = min(bytes/pageSize, r.Pages())
+	}
+	return r, nil
+}
+
+// SumResident adds up what is in RAM: Unknown as soon as one file's part is.
+func SumResident(all []Residency) int64 {
+	var sum int64
+	for _, r := range all {
+		if r.Resident == Unknown {
+			return Unknown
+		}
+		sum += r.Resident
+	}
+	return sum
+}
+
+// each calls work for every index below n, on all processors, until the
+// context ends.
+func each(ctx context.Context, n int, work func(i int)) {
+	var (
+		next atomic.Int64
+		wg   sync.WaitGroup
+	)
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				work(i)
+			}
+		})
+	}
+	wg.Wait()
+}

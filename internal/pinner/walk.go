@@ -1,0 +1,155 @@
+package pinner
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"time"
+)
+
+// Walk finds the regular files at and below the paths, in the order of the
+// paths and sorted below each of them.
+//
+// A path that is a symbolic link is followed; links found inside directories
+// are not, so there are no loops. A file that can be reached in several ways,
+// by hard links too, counts once, under the name met first. Inside a directory
+// what is not a regular file is passed over in silence; a path that is neither
+// file nor directory is an error.
+//
+// Files are returned along with the error: it tells what is missing from them.
+func Walk(ctx context.Context, paths []string) ([]File, error) {
+	w := walker{ctx: ctx, seen: newSeen()}
+	for _, path := range paths {
+		if ctx.Err() != nil {
+			break
+		}
+		w.root(path)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return w.files, errors.Join(w.errs...)
+}
+
+type walker struct {
+	ctx   context.Context //nolint:containedctx // lives as long as one call
+	seen  *seen
+	files []File
+	errs  []error
+}
+
+func (w *walker) root(path string) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		w.fail(err)
+	case info.IsDir():
+		w.dir(path)
+	case info.Mode().IsRegular():
+		w.add(path, info)
+	default:
+		w.fail(notRegular(path, info.Mode()))
+	}
+}
+
+func (w *walker) dir(dir string) {
+	if w.ctx.Err() != nil {
+		return
+	}
+	// After an error the entries read until then still come.
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		w.fail(err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			w.dir(path)
+		case e.Type().IsRegular():
+			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // removed since: no longer below the directory
+			}
+			if err != nil {
+				w.fail(err)
+				continue
+			}
+			w.add(path, info)
+		}
+	}
+}
+
+func (w *walker) fail(err error) { w.errs = append(w.errs, err) }
+
+func (w *walker) add(path string, info fs.FileInfo) {
+	if w.seen.before(info) {
+		return
+	}
+	w.files = append(w.files, File{Path: path, Size: info.Size()})
+}
+
+// seen knows files by what they are and not by their names.
+type seen struct {
+	ids map[[2]uint64]struct{}
+	// Where the system does not put an identity into the FileInfo, comparing
+	// is expensive: os.SameFile opens the files. Only those that look alike
+	// are compared.
+	alike map[looks][]fs.FileInfo
+}
+
+type looks struct {
+	size int64
+	time time.Time
+}
+
+func newSeen() *seen {
+	return &seen{ids: map[[2]uint64]struct{}{}, alike: map[looks][]fs.FileInfo{}}
+}
+
+// before reports whether the file was there before, and remembers it.
+func (s *seen) before(info fs.FileInfo) bool {
+	if id, ok := identity(info); ok {
+		_, known := s.ids[id]
+		s.ids[id] = struct{}{}
+		return known
+	}
+	return s.compare(info)
+}
+
+func (s *seen) compare(info fs.FileInfo) bool {
+	key := looks{info.Size(), info.ModTime()}
+	for _, other := range s.alike[key] {
+		if os.SameFile(info, other) {
+			return true
+		}
+	}
+	s.alike[key] = append(s.alike[key], info)
+	return false
+}
+
+// identity is the device and the inode. Each Unix has them in a struct of the
+// same name and in fields of other widths; looking them up by name does
+// without a file for each.
+func identity(info fs.FileInfo) (id [2]uint64, ok bool) {
+	stat := reflect.Indirect(reflect.ValueOf(info.Sys()))
+	if stat.Kind() != reflect.Struct {
+		return id, false
+	}
+	for i, name := range [...]string{"Dev", "Ino"} {
+		switch field := stat.FieldByName(name); {
+		case !field.IsValid():
+			return id, false
+		case field.CanUint():
+			id[i] = field.Uint()
+		case field.CanInt():
+			id[i] = uint64(field.Int()) //nolint:gosec // only compared
+		default:
+			return id, false
+		}
+	}
+	return id, true
+}

@@ -1,0 +1,77 @@
+//go:build unix
+
+package pinner
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// What would block, or is no file, is passed over inside a directory and named
+// where it was asked for.
+func TestWalkSpecial(t *testing.T) {
+	dir := t.TempDir()
+	tree(t, dir, "d/file")
+	check(t, syscall.Mkfifo(filepath.Join(dir, "d", "fifo"), 0o600))
+	socket, err := net.Listen("unix", filepath.Join(dir, "d", "socket"))
+	check(t, err)
+	defer socket.Close() //nolint:errcheck // a test's own
+
+	got, err := walk(t, dir, "d")
+	if err != nil || !slices.Equal(got, []string{"d/file"}) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for name, kind := range map[string]string{"d/fifo": "a named pipe", "d/socket": "a socket", "/dev/null": "a device"} {
+		path := name
+		if !filepath.IsAbs(name) {
+			path = filepath.Join(dir, name)
+		}
+		files, err := Walk(t.Context(), []string{path})
+		if files != nil || err == nil || !strings.Contains(err.Error(), path+": is "+kind) {
+			t.Errorf("%s: got %v, %v", name, files, err)
+		}
+	}
+}
+
+// A file that became a FIFO since the walk does not block.
+func TestOpenFIFO(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	check(t, syscall.Mkfifo(path, 0o600))
+	_, err := Status(t.Context(), []File{{Path: path, Size: 1}})
+	if err == nil || !strings.Contains(err.Error(), "a named pipe") {
+		t.Errorf("got %v", err)
+	}
+}
+
+var walkChild = prove.Register("walk", func(args []string) int {
+	files, err := Walk(context.Background(), args)
+	for _, f := range files {
+		fmt.Println("file", f.Path)
+	}
+	for _, e := range Split(err) {
+		fmt.Println("error", e)
+	}
+	return 0
+})
+
+// What root is never refused: a directory that cannot be read is named, and
+// the rest is found.
+func TestWalkUnreadable(t *testing.T) {
+	dir := prove.PublicDir(t)
+	tree(t, dir, "a", "shut/x", "z")
+	check(t, os.Chmod(filepath.Join(dir, "shut"), 0))
+	res := walkChild.Run(t, prove.Args(dir), prove.AsNobody())
+	want := fmt.Sprintf("file %s/a\nfile %s/z\nerror open %s/shut: permission denied\n", dir, dir, dir)
+	if res.Code != 0 || res.Output != want {
+		t.Errorf("got %v, want %s", res, want)
+	}
+}

@@ -1,0 +1,5 @@
+package prove
+
+import "golang.org/x/sys/unix"
+
+const sysMlock2 = unix.SYS_MLOCK2

@@ -1,0 +1,63 @@
+package sys
+
+import "os"
+
+// OpenFlags are added to every open: a FIFO or a device must not block it.
+const OpenFlags = openFlags
+
+// FlushBeforeSync is false where SyncFile also writes what was stored through
+// mappings, which makes Flush a waste.
+const FlushBeforeSync = flushBeforeSync
+
+// A Descriptor says what an open file may be used for.
+type Descriptor struct {
+	Read, Write, Append bool
+}
+
+// Describe looks at an open file.
+func Describe(f *os.File) (Descriptor, error) { return describe(f) }
+
+// Reopen opens f's file anew, so that the result has an open file description
+// of its own: the kernel reports a failed write-back once for each of those.
+// Where that is not possible it duplicates the descriptor.
+func Reopen(f *os.File, write bool) (*os.File, error) { return reopen(f, write) }
+
+// SyncFile returns when the data and the size of f are on stable storage.
+//
+// fdatasync(2) on Linux, F_FULLFSYNC on Apple systems, fsync(2),
+// FlushFileBuffers.
+func SyncFile(f *os.File) error { return syncFile(f) }
+
+// SyncDir makes the entries of a directory durable, where that is needed.
+func SyncDir(dir string) error { return syncDir(dir) }
+
+// Allocate makes f at least off+n bytes long and gives every byte of the range
+// a block of its own, so that storing to it cannot meet a full disk. After an
+// error the file may be longer than it was. ErrUnsupported where the file
+// system cannot.
+//
+// fallocate(2), F_PREALLOCATE.
+func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
+
+// Probe asks for disk blocks for a range of f that exists already, without
+// changing its size, to see whether that fails. It succeeds where the system
+// cannot be asked.
+//
+// fallocate(2) with FALLOC_FL_KEEP_SIZE.
+func Probe(f *os.File, off, n int64) error { return probe(f, off, n) }
+
+// MemlockLimits returns the soft and the hard limit on locked bytes of this
+// process, -1 for none, and whether the process is exempt from them.
+//
+// getrlimit(2) with RLIMIT_MEMLOCK and capget(2) for CAP_IPC_LOCK; on Windows
+// the minimum working set.
+func MemlockLimits() (soft, hard int64, exempt bool, err error) { return memlockLimits() }
+
+// RaiseMemlock raises the soft limit to the hard limit.
+func RaiseMemlock() error { return raiseMemlock() }
+
+// Cached returns how many bytes of a range of f, in whole pages, are in the
+// page cache.
+//
+// Linux 6.5: cachestat(2).
+func Cached(f *os.File, off, n int64) (int64, error) { return cached(f, off, n) }

@@ -1,0 +1,76 @@
+package sys
+
+import (
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// fdatasync writes whatever is dirty, stored through mappings or not, and the
+// size where it matters.
+const flushBeforeSync = false
+
+func syncFile(f *os.File) error { return control(f, unix.Fdatasync) }
+
+// The link in /proc leads to the file itself, deleted or renamed.
+func openAgain(fd int, _ string, flag int) (int, error) {
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flag, 0)
+}
+
+// allocateStep bounds one call: tmpfs undoes all of it when a signal comes.
+const allocateStep = 1 << 30
+
+func allocate(f *os.File, off, n int64) error {
+	for n > 0 {
+		step := min(n, allocateStep)
+		err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, off, step) })
+		switch err { //nolint:errorlint // bare errno
+		case nil:
+		case unix.EOPNOTSUPP, unix.ENOSYS:
+			return ErrUnsupported
+		default:
+			return err
+		}
+		off, n = off+step, n-step
+	}
+	return nil
+}
+
+func probe(f *os.File, off, n int64) error {
+	err := control(f, func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS { //nolint:errorlint // bare errno
+		return nil
+	}
+	return err
+}
+
+func memlockLimits() (soft, hard int64, exempt bool, err error) {
+	r, err := memlockRlimit()
+	if err != nil {
+		return 0, 0, false, err
+	}
+	return limit(r.Cur), limit(r.Max), hasIPCLock(), nil
+}
+
+// hasIPCLock asks for the effective CAP_IPC_LOCK of the calling thread.
+// Threads of a Go program have the same unless it changes one by hand.
+func hasIPCLock() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&hdr, &data[0]) != nil {
+		return false
+	}
+	return data[unix.CAP_IPC_LOCK/32].Effective&(1<<(unix.CAP_IPC_LOCK%32)) != 0
+}
+
+func cached(f *os.File, off, n int64) (int64, error) {
+	var st unix.Cachestat_t
+	err := control(f, func(fd int) error {
+		return unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0)
+	})
+	if err == unix.ENOSYS || err == unix.EOPNOTSUPP { //nolint:errorlint // bare errno
+		return 0, ErrUnsupported
+	}
+	return int64(st.Cache) * int64(pageSize()), err
+}

@@ -1,0 +1,96 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
+
+package sys
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const openFlags = unix.O_NONBLOCK | unix.O_NOCTTY
+
+func describe(f *os.File) (d Descriptor, err error) {
+	err = control(f, func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return err
+		}
+		mode := flags & unix.O_ACCMODE
+		d = Descriptor{
+			Read:   mode == unix.O_RDONLY || mode == unix.O_RDWR,
+			Write:  mode == unix.O_WRONLY || mode == unix.O_RDWR,
+			Append: flags&unix.O_APPEND != 0,
+		}
+		return nil
+	})
+	return d, err
+}
+
+// reopen opens the file by whatever way the system has, and takes what it got
+// only if that is the same file.
+func reopen(f *os.File, write bool) (n *os.File, err error) {
+	flag := openFlags | unix.O_CLOEXEC | unix.O_RDONLY
+	if write {
+		flag = openFlags | unix.O_CLOEXEC | unix.O_RDWR
+	}
+	err = control(f, func(fd int) error {
+		got, err := openAgain(fd, f.Name(), flag)
+		if err != nil {
+			return err
+		}
+		n = os.NewFile(uintptr(got), f.Name())
+		var was, is unix.Stat_t
+		if unix.Fstat(fd, &was) == nil && unix.Fstat(got, &is) == nil && was.Dev == is.Dev && was.Ino == is.Ino {
+			return nil
+		}
+		_ = n.Close() // another file
+		return unix.ESTALE
+	})
+	if err != nil {
+		return duplicate(f)
+	}
+	return n, nil
+}
+
+func duplicate(f *os.File) (dup *os.File, err error) {
+	err = control(f, func(fd int) error {
+		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			dup = os.NewFile(uintptr(n), f.Name())
+		}
+		return err
+	})
+	return dup, err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return bare(err)
+	}
+	defer d.Close() //nolint:errcheck // only read from
+	return bare(d.Sync())
+}
+
+func memlockRlimit() (r unix.Rlimit, err error) {
+	err = unix.Getrlimit(unix.RLIMIT_MEMLOCK, &r)
+	return r, err
+}
+
+func raiseMemlock() error {
+	r, err := memlockRlimit()
+	if err != nil || r.Cur == r.Max {
+		return err
+	}
+	r.Cur = r.Max
+	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &r)
+}
+
+// limit gives a resource limit as a number of bytes, -1 for none.
+func limit[T int64 | uint64](v T) int64 {
+	if uint64(v) >= 1<<62 { // RLIM_INFINITY is the highest value, signed or not
+		return -1
+	}
+	return int64(v)
+}

@@ -1,0 +1,3 @@
+package sys
+
+const lockHint = "; the system limits wired memory: sysctl vm.max_user_wired, security.bsd.unprivileged_mlock"

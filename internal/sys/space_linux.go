@@ -1,0 +1,223 @@
+package sys
+
+import (
+	"runtime"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mlockOnFault is MLOCK_ONFAULT of mlock2(2), which x/sys lacks.
+const mlockOnFault = 1
+
+// Plain mlock is not used where mlock2 exists: on a page that cannot be read
+// it spins in the kernel for ever.
+func (s *Space) lock(at, n int) error {
+	flags := uintptr(mlockOnFault)
+	if !locksOnFault() {
+		flags = 0
+	}
+	return retry(func() error {
+		_, _, errno := unix.Syscall(unix.SYS_MLOCK2, s.addr+uintptr(at), uintptr(roundUp(n)), flags)
+		if errno == unix.ENOSYS {
+			return unix.Mlock(s.bytes(at, roundUp(n)))
+		}
+		return errnoErr(errno)
+	})
+}
+
+// Lock must bring pages in by itself where Populate cannot do it before.
+func locksOnFault() bool { return canPopulate() }
+
+var canPopulate = sync.OnceValue(func() bool {
+	p, err := mapAnon(pageSize())
+	if err != nil {
+		return false
+	}
+	defer p.Free() //nolint:errcheck // a page of our own
+	if p.madvise(0, pageSize(), unix.MADV_POPULATE_READ) != nil {
+		return false
+	}
+	// Emulators (qemu-user) accept any advice and do nothing.
+	return p.clear(0, pageSize()) == nil && p.madvise(0, pageSize(), unix.MADV_POPULATE_READ) != nil
+})
+
+func (s *Space) populate(at, n int, store bool) error {
+	if !canPopulate() {
+		return ErrUnsupported
+	}
+	advice := unix.MADV_POPULATE_READ
+	if store {
+		advice = unix.MADV_POPULATE_WRITE
+	}
+	err := s.madvise(at, n, advice)
+	if err == unix.EINVAL { //nolint:errorlint // bare errno
+		return ErrUnsupported // memory of a device
+	}
+	return err
+}
+
+func advises(Hint) bool { return true }
+
+func (s *Space) advise(at, n int, h Hint) error {
+	advice := unix.MADV_DONTDUMP
+	if h == NoFork {
+		advice = unix.MADV_DONTFORK
+	}
+	return s.madvise(at, n, advice)
+}
+
+func (s *Space) madvise(at, n, advice int) error {
+	return retry(func() error { return unix.Madvise(s.bytes(at, roundUp(n)), advice) })
+}
+
+// unlocked asks msync(2): with MS_INVALIDATE it answers EBUSY for a locked
+// mapping, and together with MS_ASYNC it does nothing else.
+func (s *Space) unlocked(at, n int) (int, error) {
+	end := at + roundUp(n)
+	for at < end {
+		err := retry(func() error {
+			return unix.Msync(s.bytes(at, pageSize()), unix.MS_ASYNC|unix.MS_INVALIDATE)
+		})
+		if err != unix.EBUSY { //nolint:errorlint // bare errno
+			if err == unix.ENOMEM || err == nil { //nolint:errorlint // bare errno
+				return at, nil
+			}
+			return at, err
+		}
+		// The whole mapping that the page belongs to has the flag.
+		at = min(end, s.mappingEnd(at))
+	}
+	return -1, nil
+}
+
+// procmapQuery is struct procmap_query of linux/fs.h (Linux 6.11).
+type procmapQuery struct {
+	size, flags, addr                                   uint64
+	start, end, vmaFlags, vmaPageSize, vmaOffset, inode uint64
+	devMajor, devMinor, nameSize, buildIDSize           uint32
+	nameAddr, buildIDAddr                               uint64
+}
+
+// ioctl numbers of linux/fs.h, the same on every architecture of Linux.
+const (
+	ioctlProcmapQuery = 0xC0686611
+	ioctlPagemapScan  = 0xC0606610
+)
+
+// procFile opens a file of this process once. The file is never closed.
+func procFile(name string) func() int {
+	return sync.OnceValue(func() int {
+		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1
+		}
+		return fd
+	})
+}
+
+var (
+	procMaps    = procFile("/proc/self/maps")
+	procPagemap = procFile("/proc/self/pagemap")
+)
+
+// mappingEnd returns the end of the kernel's mapping that holds the page, or
+// of the page where the kernel cannot be asked.
+func (s *Space) mappingEnd(at int) int {
+	q := procmapQuery{addr: uint64(s.addr + uintptr(at))}
+	q.size = uint64(unsafe.Sizeof(q))
+	fd := procMaps()
+	if fd < 0 || ioctl(fd, ioctlProcmapQuery, unsafe.Pointer(&q)) != nil {
+		return at + pageSize()
+	}
+	return int(uintptr(q.end) - s.addr)
+}
+
+// scanArg is struct pm_scan_arg of linux/fs.h (Linux 6.7), scanRegion struct
+// page_region.
+type scanArg struct {
+	size, flags, start, end, walkEnd, vec, vecLen, maxPages uint64
+	inverted, mask, anyOf, returned                         uint64
+}
+type scanRegion struct{ start, end, categories uint64 }
+
+const (
+	pageIsPresent = 1 << 3
+	pageIsZero    = 1 << 5 // PAGE_IS_PFNZERO
+)
+
+func (s *Space) absent(at, n int) (int, error) {
+	fd := procPagemap()
+	if fd < 0 {
+		return 0, ErrUnsupported
+	}
+	n = roundUp(n)
+	var found scanRegion
+	arg := scanArg{
+		start: uint64(s.addr) + uint64(at), end: uint64(s.addr) + uint64(at) + uint64(n),
+		vec: uint64(uintptr(unsafe.Pointer(&found))), vecLen: 1, maxPages: 1,
+		// Wanted: pages that are not present, or are the page of zeroes.
+		inverted: pageIsPresent, anyOf: pageIsPresent | pageIsZero, returned: pageIsPresent,
+	}
+	arg.size = uint64(unsafe.Sizeof(arg))
+	hits, err := ioctlN(fd, ioctlPagemapScan, unsafe.Pointer(&arg))
+	runtime.KeepAlive(&found)
+	switch {
+	case err != nil:
+		return s.absentByPagemap(fd, at, n)
+	case hits == 0:
+		return -1, nil
+	}
+	return int(found.start - uint64(s.addr)), nil
+}
+
+// absentByPagemap reads the present bits (63) one by one, as Linux before 6.7
+// needs. It cannot tell the page of zeroes from others.
+func (s *Space) absentByPagemap(fd, at, n int) (int, error) {
+	const present = 1 << 63
+	buf := make([]uint64, min(n/pageSize(), 8192))
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(&buf[0])), len(buf)*8)
+	for end := at + n; at < end; {
+		want := raw[:min(len(raw), (end-at)/pageSize()*8)]
+		got, err := unix.Pread(fd, want, int64((s.addr+uintptr(at))/uintptr(pageSize())*8))
+		if err == unix.EINTR { //nolint:errorlint // bare errno
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if got < 8 {
+			return 0, ErrUnsupported
+		}
+		for _, entry := range buf[:got/8] {
+			if entry&present == 0 {
+				return at, nil
+			}
+			at += pageSize()
+		}
+	}
+	return -1, nil
+}
+
+func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
+	_, err := ioctlN(fd, req, arg)
+	return err
+}
+
+func ioctlN(fd int, req uintptr, arg unsafe.Pointer) (int, error) {
+	for {
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, uintptr(arg))
+		if errno != unix.EINTR {
+			return int(r), errnoErr(errno)
+		}
+	}
+}
+
+func errnoErr(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}

@@ -1,0 +1,19 @@
+//go:build dragonfly || freebsd || netbsd
+
+package sys
+
+import "golang.org/x/sys/unix"
+
+func advises(h Hint) bool { return h == NoFork || canNoDump }
+
+// NoFork is minherit(2), which x/sys knows by its number only.
+func (s *Space) advise(at, n int, h Hint) error {
+	if h == NoDump {
+		return s.noDump(at, n)
+	}
+	_, _, errno := unix.Syscall(unix.SYS_MINHERIT, s.addr+uintptr(at), uintptr(roundUp(n)), inheritNone)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -1,0 +1,15 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package sys
+
+import "os"
+
+const canReserve = false
+
+func reserve(n int) (*Space, error) { return nil, ErrUnsupported }
+
+func (s *Space) place(f *os.File, off int64, at, n int, a Access) error { return ErrUnsupported }
+
+func (s *Space) placeAnon(at, n int) error { return ErrUnsupported }
+
+func (s *Space) clear(at, n int) error { return ErrUnsupported }

@@ -1,0 +1,183 @@
+// Package sys is the one door to the kernel.
+//
+// This file is the contract; it has no build tag. Each function forwards to
+// one body per mechanism: files named after a mechanism (_mlock2, _pagemap)
+// or a system hold the bodies, _other.go returns [errors.ErrUnsupported].
+// To add a platform, give it the bodies that the compiler misses.
+//
+// Nothing here knows of Files, locks or bounds: callers pass ranges that are
+// right. Errors are bare errnos, the caller adds names. Lengths are in bytes.
+package sys
+
+import (
+	"errors"
+	"os"
+)
+
+// Access says what a mapping of a file allows, and who sees its stores.
+type Access uint8
+
+const (
+	Read    Access = iota // loads only; shared with the file
+	Write                 // loads and stores; shared with the file
+	Private               // loads and stores; stores stay in this mapping
+)
+
+// Errors that the kernel gives under several names.
+var (
+	ErrUnsupported = errors.ErrUnsupported
+
+	// ErrUnreadable is what Populate returns for a page that cannot be
+	// brought in: it lies beyond the end of the file, or reading it failed.
+	ErrUnreadable error = errUnreadable
+	// ErrNoSpace is the errno of a full disk.
+	ErrNoSpace error = errNoSpace
+	// ErrIO is the errno of a failed device.
+	ErrIO error = errIO
+	// ErrNoMemory stands for many things: a limit on locked memory, too many
+	// mappings, a hole in the range, no memory.
+	ErrNoMemory error = errNoMemory
+	// ErrAgain is what some systems say for a limit on locked memory.
+	ErrAgain error = errAgain
+)
+
+// CanReserve reports whether address space can be held without memory and
+// replaced in place, which is what Reserve, Place and Clear do. Where it is
+// false a [Space] is mapped and unmapped whole.
+const CanReserve = canReserve
+
+// Faults reports whether a page that cannot be had ends in a fault: false
+// where files are read into the heap.
+const Faults = canFault
+
+// PageSize is the unit in which memory is resident, locked and protected.
+func PageSize() int { return pageSize() }
+
+// Granularity is the unit of the offset in the file at which a mapping starts.
+func Granularity() int { return granularity() }
+
+// Page 0 can never be part of a Space, so a zero Space owns nothing.
+
+// A Space is address space that the kernel gave in one piece and gets back in
+// one piece. It remembers the address and the length apart from the slices
+// that callers see, which may be shorter, cut or moved.
+//
+// Arguments named at and n are a distance from the start of the Space and a
+// length. at is a multiple of PageSize, n is rounded up to one.
+// A Space does no locking: the caller knows who may be inside.
+type Space struct {
+	addr    uintptr
+	size    int
+	backing // what the mechanism must remember besides
+}
+
+// MapFile maps n bytes of f from off, a multiple of Granularity, wherever the
+// kernel likes. The file is never made longer. If it ends before off+n, what
+// lies beyond its last page faults where CanReserve is true; elsewhere that is
+// [io.ErrUnexpectedEOF] and nothing is mapped.
+//
+// mmap(2), CreateFileMapping and MapViewOfFile. Windows neither shortens nor
+// removes a file that anyone has mapped, and charges the whole of a Private
+// mapping in advance. Where files are read into the heap, Read and Private are
+// a copy made now, and Write is ErrUnsupported.
+func MapFile(f *os.File, off int64, n int, a Access) (*Space, error) {
+	return mapFile(f, off, n, a)
+}
+
+// MapAnon maps n bytes of zeroed private memory.
+func MapAnon(n int) (*Space, error) { return mapAnon(n) }
+
+// Reserve takes n bytes of address space that cannot be touched yet.
+func Reserve(n int) (*Space, error) { return reserve(n) }
+
+// Place maps part of f over part of the Space, in one step: at no moment is
+// the range free for others.
+func (s *Space) Place(f *os.File, off int64, at, n int, a Access) error {
+	return s.place(f, off, at, n, a)
+}
+
+// PlaceAnon is Place with zeroed private memory.
+func (s *Space) PlaceAnon(at, n int) error { return s.placeAnon(at, n) }
+
+// Clear takes the memory, the file and the locks away from part of the Space
+// and keeps its addresses: whoever still reads there faults, and nothing else
+// can ever be mapped there before Free.
+func (s *Space) Clear(at, n int) error { return s.clear(at, n) }
+
+// Free gives the whole Space back. It is empty afterwards.
+func (s *Space) Free() error {
+	if s.size == 0 {
+		return nil
+	}
+	err := s.free()
+	if err == nil {
+		*s = Space{}
+	}
+	return err
+}
+
+// Addr is the first address, 0 for an empty Space.
+func (s *Space) Addr() uintptr { return s.addr }
+
+// Size is the length in bytes.
+func (s *Space) Size() int { return s.size }
+
+// Bytes returns memory of the Space. The slice is valid until Clear or Free.
+func (s *Space) Bytes(at, n int) []byte { return s.bytes(at, n) }
+
+// Populate brings pages in by a system call that blocks like a read: the
+// scheduler sees it, and a page that cannot be had is an error and not a
+// fault. With store the pages are made ready to be stored to, which allocates
+// what is not there yet. ErrUnsupported where the kernel has no such call.
+//
+// Linux 5.14: madvise(2), MADV_POPULATE_READ and MADV_POPULATE_WRITE.
+func (s *Space) Populate(at, n int, store bool) error { return s.populate(at, n, store) }
+
+// CanPopulate reports whether Populate works here.
+func CanPopulate() bool { return canPopulate() }
+
+// Lock makes pages stay in memory. Where LocksOnFault is true, only pages that
+// are in memory already, and others as they come in; else it brings all in.
+// After an error part of the range may be locked.
+//
+// mlock2(2) with MLOCK_ONFAULT, mlock(2), VirtualLock.
+func (s *Space) Lock(at, n int) error { return s.lock(at, n) }
+
+// Unlock lets pages go. Pages that are not locked do not matter.
+//
+// munlock(2), VirtualUnlock.
+func (s *Space) Unlock(at, n int) error { return s.unlock(at, n) }
+
+// LockHint names the settings that limit locking on this system besides
+// RLIMIT_MEMLOCK, for error texts.
+const LockHint = lockHint
+
+// LocksOnFault reports whether Lock leaves pages that are not in memory alone.
+func LocksOnFault() bool { return locksOnFault() }
+
+// Unlocked returns the first page of the range, as a distance from the start
+// of the Space, that the kernel does not hold as locked, or -1.
+func (s *Space) Unlocked(at, n int) (int, error) { return s.unlocked(at, n) }
+
+// Absent returns the first page of the range that has no memory of its own (it
+// is not mapped in, or is the shared page of zeroes), or -1.
+func (s *Space) Absent(at, n int) (int, error) { return s.absent(at, n) }
+
+// Hint is advice about pages.
+type Hint uint8
+
+const (
+	NoDump Hint = iota // keep out of core dumps
+	NoFork             // keep out of child processes
+)
+
+// Advises reports whether Advise has a meaning for the hint here.
+func Advises(h Hint) bool { return advises(h) }
+
+// Advise passes a hint on.
+func (s *Space) Advise(at, n int, h Hint) error { return s.advise(at, n, h) }
+
+// Flush writes the stores of the range to the file and waits for it.
+//
+// msync(2) with MS_SYNC, FlushViewOfFile.
+func (s *Space) Flush(at, n int) error { return s.flush(at, n) }

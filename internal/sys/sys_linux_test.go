@@ -1,0 +1,329 @@
+package sys
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// needs ends a test where this machine, not this platform, lacks something.
+func needs(t *testing.T, ok bool, what string) {
+	t.Helper()
+	switch {
+	case ok:
+	case os.Getenv("MMAPIO_E2E") == "1":
+		t.Fatalf("needs %s", what)
+	default:
+		t.Skipf("needs %s", what)
+	}
+}
+
+// vmFlag looks up a flag of the mapping at a distance from the start of s.
+func vmFlag(t *testing.T, s *Space, at int, flag string) bool {
+	t.Helper()
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want, here := s.Addr()+uintptr(at), false
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		var lo, hi uintptr
+		if n, _ := fmt.Sscanf(sc.Text(), "%x-%x ", &lo, &hi); n == 2 {
+			here = lo <= want && want < hi
+		} else if flags, ok := strings.CutPrefix(sc.Text(), "VmFlags:"); ok && here {
+			return slices.Contains(strings.Fields(flags), flag)
+		}
+	}
+	t.Fatalf("no mapping at %#x", want)
+	return false
+}
+
+func TestLockIsHeld(t *testing.T) {
+	p := PageSize()
+	s := owned(t)(MapFile(newFile(t, 4*p), 0, 4*p, Read))
+	if err := s.Lock(p, 2*p); err != nil {
+		t.Fatal(err)
+	}
+	for page, want := range []bool{false, true, true, false} {
+		if got := vmFlag(t, s, page*p, "lo"); got != want {
+			t.Errorf("page %d: VmFlags lo is %v, want %v", page, got, want)
+		}
+	}
+	for _, tt := range []struct{ at, n, want int }{
+		{p, 2 * p, -1}, {p, 3 * p, 3 * p}, {0, 4 * p, 0}, {2 * p, 1, -1}, {3 * p, 1, 3 * p},
+	} {
+		if got, err := s.Unlocked(tt.at, tt.n); got != tt.want || err != nil {
+			t.Errorf("Unlocked(%d, %d) = %d, %v, want %d", tt.at, tt.n, got, err, tt.want)
+		}
+	}
+	if err := s.Unlock(p, p); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Unlocked(p, 2*p); got != p || err != nil {
+		t.Errorf("after Unlock: Unlocked = %d, %v, want %d", got, err, p)
+	}
+	if vmFlag(t, s, p, "lo") || !vmFlag(t, s, 2*p, "lo") {
+		t.Error("Unlock let the wrong page go")
+	}
+}
+
+func TestLockOnFaultLeavesPagesAlone(t *testing.T) {
+	needs(t, LocksOnFault(), "Linux 5.14")
+	s := owned(t)(MapAnon(2 * PageSize()))
+	if err := s.Lock(0, s.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Absent(0, s.Size()); got != 0 || err != nil {
+		t.Errorf("Absent = %d, %v, want 0", got, err)
+	}
+	if err := s.Populate(0, s.Size(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Absent(0, s.Size()); got != -1 || err != nil {
+		t.Errorf("populated: Absent = %d, %v, want -1", got, err)
+	}
+}
+
+func TestClearDropsLocks(t *testing.T) {
+	s := owned(t)(MapAnon(2 * PageSize()))
+	if err := s.Lock(0, s.Size()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Clear(0, PageSize()); err != nil {
+		t.Fatal(err)
+	}
+	if vmFlag(t, s, 0, "lo") || !vmFlag(t, s, PageSize(), "lo") {
+		t.Error("the lock is on the wrong page")
+	}
+}
+
+// absentBoth asks both ways, which differ where the page of zeroes is mapped.
+func absentBoth(t *testing.T, s *Space) (scan, bits int) {
+	t.Helper()
+	scan, err := s.Absent(0, s.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bits, err = s.absentByPagemap(procPagemap(), 0, s.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scan, bits
+}
+
+func canScan() bool {
+	err := ioctl(procPagemap(), ioctlPagemapScan, nil)
+	return err != unix.ENOTTY && err != unix.EINVAL //nolint:errorlint // bare errno
+}
+
+// shared reports whether the memory of a page may be anyone's: bit 56 of its
+// entry in the pagemap is unset. Some kernels map no page of zeroes but give a
+// page that is only read memory of its own (pvm_no_zero_page).
+func shared(t *testing.T, s *Space, at int) bool {
+	t.Helper()
+	var entry [8]byte
+	if _, err := unix.Pread(procPagemap(), entry[:], int64(s.Addr()+uintptr(at))/int64(PageSize())*8); err != nil {
+		t.Fatal(err)
+	}
+	return binary.NativeEndian.Uint64(entry[:])&(1<<56) == 0
+}
+
+func TestAbsent(t *testing.T) {
+	p := PageSize()
+	s := owned(t)(MapAnon(4 * p))
+	if scan, bits := absentBoth(t, s); scan != 0 || bits != 0 {
+		t.Errorf("untouched: %d and %d, want 0", scan, bits)
+	}
+	b := s.Bytes(0, s.Size())
+	b[0], b[p], b[3*p] = 1, 1, 1
+	if scan, bits := absentBoth(t, s); scan != 2*p || bits != 2*p {
+		t.Errorf("third page untouched: %d and %d, want %d", scan, bits, 2*p)
+	}
+	sink = b[2*p] // maps the page of zeroes
+	scan, bits := absentBoth(t, s)
+	if bits != -1 {
+		t.Errorf("third page read: the present bits say %d, want -1", bits)
+	}
+	want := -1
+	if canScan() && shared(t, s, 2*p) {
+		want = 2 * p
+	}
+	if scan != want {
+		t.Errorf("third page read: %d, want %d", scan, want)
+	}
+	b[2*p] = 1
+	if scan, bits := absentBoth(t, s); scan != -1 || bits != -1 {
+		t.Errorf("all stored to: %d and %d, want -1", scan, bits)
+	}
+}
+
+// More pages than one read of the pagemap takes.
+func TestAbsentByPagemapInSteps(t *testing.T) {
+	p := PageSize()
+	s := owned(t)(MapAnon(8200 * p))
+	for at := 0; at < s.Size(); at += p {
+		s.Bytes(at, 1)[0] = 1
+	}
+	if _, bits := absentBoth(t, s); bits != -1 {
+		t.Errorf("all there: %d, want -1", bits)
+	}
+	if err := unix.Madvise(s.Bytes(8195*p, p), unix.MADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if scan, bits := absentBoth(t, s); scan != 8195*p || bits != 8195*p {
+		t.Errorf("one gone: %d and %d, want %d", scan, bits, 8195*p)
+	}
+}
+
+func TestPopulateBeyondEnd(t *testing.T) {
+	needs(t, CanPopulate(), "Linux 5.14")
+	p := PageSize()
+	f := newFile(t, 2*p)
+	s := owned(t)(MapFile(f, 0, 2*p, Write))
+	if err := f.Truncate(int64(p)); err != nil {
+		t.Fatal(err)
+	}
+	for _, store := range []bool{false, true} {
+		if err := s.Populate(0, p, store); err != nil {
+			t.Errorf("store %v: %v inside the file", store, err)
+		}
+		if err := s.Populate(0, 2*p, store); !errors.Is(err, ErrUnreadable) {
+			t.Errorf("store %v: %v beyond the end, want ErrUnreadable", store, err)
+		}
+	}
+}
+
+func TestPopulateAllocatesOnlyToStore(t *testing.T) {
+	needs(t, CanPopulate(), "Linux 5.14")
+	f := newFile(t, 0)
+	const n = 1 << 20
+	if err := f.Truncate(n); err != nil {
+		t.Fatal(err)
+	}
+	s := owned(t)(MapFile(f, 0, n, Write))
+	if err := s.Populate(0, n, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := blocks(t, f); got >= n {
+		t.Errorf("populating to load allocated %d bytes", got)
+	}
+}
+
+func blocks(t *testing.T, f *os.File) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := control(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
+func TestAllocateBlocks(t *testing.T) {
+	f := newFile(t, 0)
+	const n = 1 << 20
+	if err := f.Truncate(n); err != nil { // a hole
+		t.Fatal(err)
+	}
+	if got := blocks(t, f); got >= n {
+		t.Fatalf("a hole has %d bytes of blocks", got)
+	}
+	err := Allocate(f, 0, 2*n)
+	needs(t, !errors.Is(err, ErrUnsupported), "a file system that allocates")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := blocks(t, f); got < 2*n {
+		t.Errorf("%d bytes of blocks, want %d", got, 2*n)
+	}
+}
+
+func TestReopenDeleted(t *testing.T) {
+	f := newFile(t, 10)
+	if err := os.Remove(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(f.Name(), []byte("another"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Seek(5, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Reopen(f, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	was, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, err := n.Stat(); err != nil || !os.SameFile(was, is) {
+		t.Errorf("another file was opened, %v", err)
+	}
+	if at, err := n.Seek(0, io.SeekCurrent); at != 0 || err != nil {
+		t.Errorf("offset %d, %v: not a description of its own", at, err)
+	}
+}
+
+// A running program cannot be opened for writing.
+func TestReopenDuplicates(t *testing.T) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Seek(5, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Reopen(f, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if at, err := n.Seek(0, io.SeekCurrent); at != 5 || err != nil {
+		t.Errorf("offset %d, %v, want the shared 5", at, err)
+	}
+	control(n, func(fd int) error {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("not close-on-exec: %#x, %v", flags, err)
+		}
+		return nil
+	})
+}
+
+func TestAdviseFlags(t *testing.T) {
+	s := owned(t)(MapAnon(PageSize()))
+	for h, flag := range map[Hint]string{NoDump: "dd", NoFork: "dc"} {
+		if vmFlag(t, s, 0, flag) {
+			t.Errorf("hint %d: VmFlags has %s already", h, flag)
+		}
+		if err := s.Advise(0, PageSize(), h); err != nil {
+			t.Fatal(err)
+		}
+		if !vmFlag(t, s, 0, flag) {
+			t.Errorf("hint %d: VmFlags lacks %s", h, flag)
+		}
+	}
+}
+
+func TestCached(t *testing.T) {
+	f := newFile(t, 4*PageSize())
+	got, err := Cached(f, 0, int64(4*PageSize()))
+	needs(t, !errors.Is(err, ErrUnsupported), "Linux 6.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Overlay file systems say 0 whatever is cached.
+	if got != 0 && got != int64(4*PageSize()) {
+		t.Errorf("Cached = %d of a file just written of %d", got, 4*PageSize())
+	}
+}

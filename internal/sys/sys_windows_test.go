@@ -1,0 +1,59 @@
+package sys
+
+import (
+	"testing"
+
+	"golang.org/x/sys/windows"
+)
+
+func TestUnlockedAndAbsent(t *testing.T) {
+	p := PageSize()
+	s := owned(t)(MapAnon(4 * p))
+	_, err := s.Absent(0, s.Size())
+	lacks(t, err, "a QueryWorkingSetEx that tells (Wine)")
+	if err := s.Lock(p, 2*p); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ at, n, want int }{{0, 4 * p, 0}, {p, 2 * p, -1}, {p, 3 * p, 3 * p}} {
+		if got, err := s.Unlocked(tt.at, tt.n); got != tt.want || err != nil {
+			t.Errorf("Unlocked(%d, %d) = %d, %v, want %d", tt.at, tt.n, got, err, tt.want)
+		}
+		if got, err := s.Absent(tt.at, tt.n); got != tt.want || err != nil {
+			t.Errorf("Absent(%d, %d) = %d, %v, want %d", tt.at, tt.n, got, err, tt.want)
+		}
+	}
+}
+
+func TestWorkingSetQuery(t *testing.T) {
+	p := PageSize()
+	s := owned(t)(MapAnon(3000 * p))
+	for at := 0; at < s.Size(); at += p {
+		if at != 2500*p {
+			s.Bytes(at, 1)[0] = 1
+		}
+	}
+	got, err := s.firstWithout(0, s.Size(), windows.PSAPI_WORKING_SET_EX_BLOCK.Valid)
+	if err != nil || got != 2500*p {
+		t.Errorf("first page not valid: %d, %v, want %d", got, err, 2500*p)
+	}
+	if err := s.Lock(0, p); err != nil {
+		t.Fatal(err)
+	}
+	got, err = s.firstWithout(0, p, windows.PSAPI_WORKING_SET_EX_BLOCK.Locked)
+	t.Logf("a locked page: first not locked is %d, %v; used: %v", got, err, workingSetTells())
+}
+
+func TestAllocateReserves(t *testing.T) {
+	f := newFile(t, 0)
+	lacks(t, Allocate(f, 0, 1<<20), "allocation (Wine)")
+	err := control(f, func(h windows.Handle) error {
+		info, err := standardInfo(h)
+		if info.allocated < 1<<20 || info.endOfFile != 1<<20 {
+			t.Errorf("allocated %d, end of file %d, want both %d", info.allocated, info.endOfFile, 1<<20)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

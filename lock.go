@@ -1,0 +1,275 @@
+package mmapio
+
+import (
+	"context"
+	"io/fs"
+	"sync"
+
+	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// Lock brings the pages that hold [off, off+n) into RAM and keeps them there
+// until Unlock or Close. These are not file locks: nobody is kept out.
+//
+// Locking is not counted: once unlocked is unlocked, however often it was
+// locked. It is kept to the byte, though the kernel locks pages: a page stays
+// in RAM as long as any byte on it is locked, or any [Pin] covers one. To lock
+// what is locked makes no system call. The range needs no alignment. With
+// n == 0 nothing is done, at any offset.
+//
+// In a CopyOnWrite File locking copies nothing; a page that is stored to later
+// is copied, and the copy is locked. Locks belong to this process and this
+// File: children do not inherit them, and other Files over the same disk file
+// have their own.
+//
+// An error is a [LockError] that says what stood in the way and what to do
+// about it. The kernel then holds for this File just what it held before.
+//
+// mlock2(2) after madvise(2) with MADV_POPULATE_READ, mlock(2), VirtualLock.
+func (f *File) Lock(off, n int64) error { return f.lock("lock", off, n) }
+
+// Unlock lets the pages that hold [off, off+n) leave RAM, where no locked byte
+// and no [Pin] remains on them. To unlock what is not locked succeeds. With
+// n == 0 nothing is done, at any offset.
+//
+// munlock(2), VirtualUnlock.
+func (f *File) Unlock(off, n int64) error { return f.unlock("unlock", off, n) }
+
+// LockAll is Lock(0, Size()).
+func (f *File) LockAll() error { return f.lock("lockall", 0, wholeFile) }
+
+// UnlockAll is Unlock(0, Size()). Pins stay.
+func (f *File) UnlockAll() error { return f.unlock("unlockall", 0, wholeFile) }
+
+// A Range is a stretch of a File: Len bytes from offset Off.
+type Range struct{ Off, Len int64 }
+
+// LockedRanges returns what is kept in RAM for this File, by locks and pins:
+// whole pages, but nothing outside of [0, Size()), in order and apart from
+// each other. It is empty after Close.
+func (f *File) LockedRanges() []Range {
+	l := &f.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := f.cur.Load()
+	var ranges []Range
+	for _, run := range l.set.Held(nil, 0, maxInt64) {
+		lo := max(run.Lo-int64(g.mem.delta), 0)
+		hi := min(run.Hi-int64(g.mem.delta), int64(len(g.data)))
+		if n := len(ranges); n > 0 && ranges[n-1].Off+ranges[n-1].Len == lo {
+			ranges[n-1].Len = hi - ranges[n-1].Off
+		} else if lo < hi {
+			ranges = append(ranges, Range{lo, hi - lo})
+		}
+	}
+	return ranges
+}
+
+// LockedBytes returns the sum of what LockedRanges returns.
+func (f *File) LockedBytes() int64 {
+	var sum int64
+	for _, r := range f.LockedRanges() {
+		sum += r.Len
+	}
+	return sum
+}
+
+// VerifyLocked asks the kernel whether it really holds the pages of
+// [off, off+n) in RAM. If not, it returns a [LockError] that names the first
+// page that is not locked or, where it was locked by more than LockOnFault,
+// not in RAM: another process may have cut the file. It needs no privilege.
+// errors.ErrUnsupported where the kernel does not tell (all but Linux and
+// Windows).
+func (f *File) VerifyLocked(off, n int64) error { return f.verify("verifylocked", off, n) }
+
+// LockLimits says how much memory this process may lock, in bytes.
+type LockLimits struct {
+	Soft, Hard int64 // RLIMIT_MEMLOCK; on Windows the minimum working set; -1: no limit
+	InUse      int64 // locked by this process now, as the kernel charges it; -1: not known
+	Unlimited  bool  // the limits do not count: the process has CAP_IPC_LOCK or the like
+}
+
+// ReadLockLimits returns the limits of now. On Windows there is no limit to
+// speak of: quotas grow on demand.
+//
+// getrlimit(2), VmLck in proc_pid_status(5), CAP_IPC_LOCK in capabilities(7).
+func ReadLockLimits() (LockLimits, error) {
+	if m, err := limits.ReadMemlock(); err == nil {
+		return LockLimits(m), nil
+	}
+	soft, hard, exempt, err := sys.MemlockLimits()
+	if err != nil {
+		return LockLimits{}, &fs.PathError{Op: "readlocklimits", Path: "RLIMIT_MEMLOCK", Err: err}
+	}
+	return LockLimits{Soft: soft, Hard: hard, InUse: -1, Unlimited: exempt}, nil
+}
+
+// RaiseLockLimit raises the soft limit of this process to the hard limit, which
+// needs no privilege, and returns the limits as they are then. Processes
+// started later inherit it. On Windows there is nothing to raise.
+//
+// setrlimit(2).
+func RaiseLockLimit() (LockLimits, error) {
+	if err := sys.RaiseMemlock(); err != nil {
+		return LockLimits{}, &fs.PathError{Op: "raiselocklimit", Path: "RLIMIT_MEMLOCK", Err: err}
+	}
+	return ReadLockLimits()
+}
+
+// wholeFile stands for the length of whatever is mapped at the moment.
+const wholeFile = -1 << 63
+
+// A locker keeps the books of a File's locks and pins. Offsets in its set
+// count from the page that holds the first mapped byte.
+type locker struct {
+	mu    sync.Mutex // held while the kernel's locks change; taken after File.mu
+	set   *lockset.Set
+	extra int64 // mappings that the locks of this File cost, see mapCost
+}
+
+func (l *locker) init() { l.set = lockset.New(int64(sys.PageSize())) }
+
+// end forgets everything at the moment that the File closes.
+func (l *locker) end(closing func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	closing()
+	l.init()
+	splits.Add(-l.extra)
+	l.extra = 0
+}
+
+func (f *File) lock(op string, off, n int64) error {
+	l := &f.locks
+	l.mu.Lock()
+	g, lo, hi, err := f.lockRange(op, off, n)
+	if err == nil && l.set.Covered(lo, hi, lockset.Now) {
+		l.set.Raise(lo, hi, lockset.Now)
+		l.mu.Unlock()
+		return nil
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if n == wholeFile {
+		n = int64(len(g.data))
+	}
+	return f.lockWindows(context.Background(), op, off, n, lockset.Now)
+}
+
+func (f *File) unlock(op string, off, n int64) error {
+	l := &f.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g, lo, hi, err := f.lockRange(op, off, n)
+	if err != nil {
+		return err
+	}
+	l.set.Assign(lo, hi, lockset.None)
+	f.letGo(g, lo, hi)
+	return nil
+}
+
+// lockRange checks the arguments of a lock call and turns them into offsets of
+// the set. The caller holds locks.mu.
+func (f *File) lockRange(op string, off, n int64) (g *generation, lo, hi int64, err error) {
+	g = f.cur.Load()
+	switch {
+	case g == closedGeneration:
+		return g, 0, 0, f.fail(op, fs.ErrClosed)
+	case n == 0:
+		return g, 0, 0, nil
+	case n == wholeFile:
+		n = int64(len(g.data))
+	default:
+		if err := f.within(op, g, off, n); err != nil {
+			return g, 0, 0, err
+		}
+	}
+	lo = off + int64(g.mem.delta)
+	return g, lo, lo + n, nil
+}
+
+// letGo unlocks the pages of [lo, hi) that nothing wants any more. At the
+// limit of mappings the kernel may refuse to cut one in two; then the pages
+// stay locked, and in the books as held, until the next change near them.
+func (f *File) letGo(g *generation, lo, hi int64) {
+	l := &f.locks
+	for _, run := range l.set.Excess(nil, lo, hi) {
+		if run.Level == lockset.None && f.kernelUnlock(g, run) != nil {
+			continue
+		}
+		l.set.Hold(run.Lo, run.Hi, run.Level)
+	}
+	l.recount(g)
+}
+
+func (f *File) kernelUnlock(g *generation, run lockset.Run) error {
+	return g.mem.space.Unlock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
+}
+
+func (f *File) verify(op string, off, n int64) error {
+	l := &f.locks
+	l.mu.Lock()
+	g, lo, hi, err := f.lockRange(op, off, n)
+	if err != nil || lo == hi {
+		l.mu.Unlock()
+		if err == nil && n != wholeFile {
+			err = f.within(op, g, off, n)
+		}
+		return err
+	}
+	// What is only locked on fault need not be there.
+	present := l.set.Missing(nil, lo, hi, lockset.Now)
+	pass, ok := g.mem.calls.Enter()
+	l.mu.Unlock()
+	if !ok {
+		if _, err := f.current(op); err != nil {
+			return err
+		}
+		return f.verify(op, off, n)
+	}
+	defer pass.Leave()
+
+	ps := int64(sys.PageSize())
+	first, last, _ := page.Outward(lo, hi, ps)
+	bad, err := g.mem.space.Unlocked(g.mem.base+int(first), int(last-first))
+	if err != nil {
+		return f.fail(op, err)
+	}
+	if bad >= 0 {
+		return f.notHeld(op, int64(bad-g.mem.base-g.mem.delta), errNotLocked)
+	}
+	for _, run := range present {
+		if run.Level != lockset.OnFault {
+			return f.notHeld(op, run.Lo-int64(g.mem.delta), errNotLocked)
+		}
+	}
+	for at := first; at < last; {
+		end := last
+		for _, run := range present {
+			if run.Lo <= at && at < run.Hi {
+				at = min(run.Hi, last)
+			}
+			if run.Lo > at {
+				end = min(end, run.Lo)
+			}
+		}
+		if at >= end {
+			continue
+		}
+		bad, err := g.mem.space.Absent(g.mem.base+int(at), int(end-at))
+		if err != nil {
+			return f.fail(op, err)
+		}
+		if bad >= 0 {
+			return f.notHeld(op, int64(bad-g.mem.base-g.mem.delta), errNotPresent)
+		}
+		at = end
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package mmapio
+
+import (
+	"errors"
+	"os"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// mapNew maps size bytes of the File's file, or of fresh memory, in address
+// space of its own with room for at least reserve bytes.
+func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
+	if err := fits(op, f.src.name, max(size, reserve)); err != nil {
+		return nil, err
+	}
+	e := &extent{src: f.src, gated: !sys.CanReserve || f.anonymous()}
+	e.delta = int(f.src.off % int64(sys.PageSize()))
+	e.base = int(f.src.off%int64(sys.Granularity())) - e.delta
+	if size == 0 && reserve == 0 {
+		return newMemory(e, 0).generation(0), nil
+	}
+	err := f.mapSpace(e, int(size), int(reserve))
+	if isNoMemory(err) && idle.reclaim() {
+		err = f.mapSpace(e, int(size), int(reserve))
+	}
+	if err != nil {
+		return nil, f.fail(op, err)
+	}
+	return newMemory(e, int(size)).generation(int(size)), nil
+}
+
+// fits refuses what is larger than an int, with room for what lies around it.
+func fits(op, name string, n int64) error {
+	if n <= int64(maxInt)-int64(4*sys.Granularity()) {
+		return nil
+	}
+	return &OptionError{Op: op, Path: name, Field: "Length", Reason: tooLarge(n), Err: errors.ErrUnsupported}
+}
+
+func (f *File) anonymous() bool { return f.src.info == nil }
+
+// mapSpace gives e its space and maps n bytes into it.
+func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
+	lead := e.base + e.delta
+	switch {
+	case f.anonymous() && sys.CanReserve:
+		// A page that cannot be touched lies on both sides.
+		e.base = sys.PageSize()
+		if e.space, err = sys.Reserve(e.base + pageUp(max(n, reserve)) + e.base); err == nil && n > 0 {
+			err = e.space.PlaceAnon(e.base, n)
+		}
+	case f.anonymous():
+		e.space, err = sys.MapAnon(n)
+	case reserve > n:
+		if e.space, err = sys.Reserve(lead + reserve); err == nil && n > 0 {
+			err = e.space.Place(f.src.file, f.src.off-int64(lead), 0, lead+n, f.src.mode.access())
+		}
+	default:
+		e.space, err = sys.MapFile(f.src.file, f.src.off-int64(lead), lead+n, f.src.mode.access())
+	}
+	if err == nil && n > 0 {
+		err = f.adviseNew(e, e.base, e.delta+n)
+	}
+	if err != nil && e.space != nil {
+		e.space.Free() //nolint:errcheck // the first error counts
+		e.space = nil
+	}
+	return err
+}
+
+// adviseNew applies what the options say about pages to ones just mapped.
+func (f *File) adviseNew(e *extent, at, n int) error {
+	if f.opts.NoDump {
+		if err := e.space.Advise(at, n, sys.NoDump); err != nil {
+			return err
+		}
+	}
+	if f.opts.NoFork {
+		return e.space.Advise(at, n, sys.NoFork)
+	}
+	return nil
+}
+
+// ensureSize makes a file at least size bytes long and, unless sparse, sees to
+// it that each of them has a disk block. On error the file has its old size.
+func ensureSize(file *os.File, before, size int64, sparse bool) error {
+	if sparse {
+		if size <= before {
+			return nil
+		}
+		return file.Truncate(size)
+	}
+	return allocate(file, before, 0, size)
+}
+
+// writeZeroes is how much is written where blocks cannot be reserved.
+const writeZeroes = 64 << 20
+
+// allocate gives the bytes [from, size) blocks. before is the present length.
+func allocate(file *os.File, before, from, size int64) error {
+	if from >= size {
+		return nil
+	}
+	err := sys.Allocate(file, from, size-from)
+	if errors.Is(err, errors.ErrUnsupported) {
+		switch {
+		case size <= before:
+			return nil // old holes stay: there is no way to fill them
+		case size-before > writeZeroes:
+			err = errNoReserve
+		default:
+			err = zeroFill(file, before, size)
+		}
+	}
+	if err != nil && size > before {
+		file.Truncate(before) //nolint:errcheck // the first error counts
+	}
+	return err
+}
+
+var errNoReserve error = &sentinel{
+	"the file system cannot reserve disk blocks, so a full disk would be a fault; set Options.Sparse to accept that",
+	errors.ErrUnsupported,
+}
+
+func zeroFill(file *os.File, from, to int64) error {
+	buf := make([]byte, min(to-from, 1<<20))
+	for from < to {
+		n, err := file.WriteAt(buf[:min(int64(len(buf)), to-from)], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package mmapio
+
+import (
+	"io/fs"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapio/mmapio/internal/fault"
+	"github.com/mmapio/mmapio/internal/gate"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// A source is what memory was mapped from: what all generations of a File have
+// in common, and what an error about any of them needs.
+type source struct {
+	name string
+	mode Mode
+	off  int64       // in the file, of the first mapped byte
+	file *os.File    // nil: no file, or DropFD
+	info fs.FileInfo // as it was when opened; nil: no file
+}
+
+// A generation is what a File maps at a moment: a slice that never changes and
+// the memory below it. Resize, Refresh and Close replace the File's generation.
+type generation struct {
+	data []byte // len == cap
+	mem  *memory
+}
+
+// A memory keeps an extent alive. It is a type of its own because the
+// collector, when nothing refers to a memory any more, gives the extent's
+// addresses back (see newMemory): whoever touches data keeps the generation,
+// and so the memory, alive past the last touch.
+type memory struct {
+	*extent
+}
+
+// An extent is one stretch of address space with mapped bytes in it, and those
+// who are inside of it.
+//
+// There are three kinds of them. Holders (views, regions) are never waited
+// for: the last to leave takes the memory away. Calls (system calls that may
+// take long) are waited for by a shrink alone. Copiers are counted only where
+// gated is set: elsewhere they enter nothing, and find out by a fault that
+// their memory was taken away, which leaves the addresses reserved until the
+// collector knows that no copier is left.
+type extent struct {
+	src   *source
+	space *sys.Space
+	base  int  // where in the space the page of the first mapped byte starts
+	delta int  // where in that page the byte is
+	gated bool // copiers enter too
+
+	holders, calls, copiers gate.Gate
+
+	mu      sync.Mutex
+	mapped  int  // bytes from base that are mapped, in whole pages; the rest is reserved
+	retired bool // taken away as soon as nobody is inside
+	gone    bool // taken away
+	idle    bool // … but for the addresses
+
+	area fault.Area
+}
+
+// newMemory wraps an extent for use. n is the number of bytes in use.
+func newMemory(e *extent, n int) *memory {
+	m := &memory{e}
+	if e.space != nil {
+		if n > 0 {
+			e.mapped = pageUp(e.delta + n)
+		}
+		e.area = fault.Area{Lo: e.space.Addr(), Hi: e.space.Addr() + uintptr(e.space.Size()), Owner: e}
+		fault.Add(&e.area)
+		runtime.AddCleanup(m, (*extent).abandon, e)
+	}
+	return m
+}
+
+// generation returns one with the first n bytes of the memory.
+func (m *memory) generation(n int) *generation {
+	g := &generation{data: []byte{}, mem: m}
+	if n > 0 {
+		g.data = m.space.Bytes(m.base+m.delta, n)
+	}
+	return g
+}
+
+// closedGeneration is what a closed File has: nothing, with the gates shut.
+var closedGeneration = func() *generation {
+	g := &generation{mem: &memory{&extent{gated: true}}}
+	g.mem.retire()
+	return g
+}()
+
+// contains reports whether an address lies in the extent.
+func (e *extent) contains(addr uintptr) bool { return e.area.Lo <= addr && addr < e.area.Hi }
+
+// offset turns an address into an offset from the first mapped byte.
+func (e *extent) offset(addr uintptr) int64 {
+	return int64(addr) - int64(e.area.Lo) - int64(e.base+e.delta)
+}
+
+// retire takes the memory away as soon as nobody is inside.
+func (e *extent) retire() {
+	e.mu.Lock()
+	e.retired = true
+	e.mu.Unlock()
+	for _, g := range []*gate.Gate{&e.holders, &e.calls, &e.copiers} {
+		g.Shut(e.settle)
+	}
+	e.settle()
+}
+
+// settle takes retired memory away if nobody is inside. It is called each time
+// that somebody leaves.
+func (e *extent) settle() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.retired || e.gone || !e.holders.Empty() || !e.calls.Empty() || !e.copiers.Empty() {
+		return
+	}
+	e.gone = true
+	if e.space == nil {
+		return
+	}
+	if e.gated {
+		// Nobody can be left who does not show.
+		fault.Remove(&e.area)
+		e.space.Free() //nolint:errcheck // a whole mapping of ours: nothing can be done, nothing is lost
+		return
+	}
+	// A copier may still be about to touch the memory: it must fault, and not
+	// meet what is mapped here next. If even this fails (no more mappings) the
+	// memory stays until the collector finds it.
+	if e.space.Clear(0, e.space.Size()) == nil {
+		e.idle = true
+		idle.add(e.space.Size())
+	}
+}
+
+// abandon runs when nothing refers to the memory any more: no File, no call.
+// Only a holder that was dropped without Release can be left, and its slice
+// may live on, so then the memory stays for ever.
+func (e *extent) abandon() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.gone && !e.holders.Empty() {
+		return
+	}
+	e.gone = true
+	if e.idle {
+		idle.sub(e.space.Size())
+	}
+	fault.Remove(&e.area)
+	e.space.Free() //nolint:errcheck // as in settle
+}
+
+// idle is address space that only waits for the collector. A program that
+// opens and closes Files without allocating must not run out of it.
+var idle idleSpace
+
+type idleSpace struct {
+	count, bytes atomic.Int64
+	collecting   atomic.Bool
+}
+
+const (
+	idleCount = 8192    // an eighth of the mappings that a process may have
+	idleBytes = 1 << 44 // an eighth of the address space of 47 bits …
+	idleSmall = 1 << 28 // … or of 31
+)
+
+func (s *idleSpace) add(n int) {
+	count, bytes := s.count.Add(1), s.bytes.Add(int64(n))
+	limit := int64(idleSmall)
+	if maxInt > 1<<32 {
+		limit = idleBytes
+	}
+	if (count > idleCount || bytes > limit) && s.collecting.CompareAndSwap(false, true) {
+		go func() {
+			defer s.collecting.Store(false)
+			runtime.GC()
+		}()
+	}
+}
+
+func (s *idleSpace) sub(n int) {
+	s.count.Add(-1)
+	s.bytes.Add(-int64(n))
+}
+
+// reclaim has the collector look for addresses to give back, for a mapping that
+// failed for want of them, and reports whether it found any.
+func (s *idleSpace) reclaim() bool {
+	before := s.count.Load()
+	if before == 0 {
+		return false
+	}
+	runtime.GC()
+	// Cleanups run soon after the collection, in a goroutine of their own.
+	for range 100 {
+		if s.count.Load() < before {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
+}
+
+const maxInt = int(^uint(0) >> 1)
+
+func pageUp(n int) int {
+	ps := sys.PageSize()
+	return (n + ps - 1) &^ (ps - 1)
+}

@@ -1,0 +1,257 @@
+package mmapio
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// OpenFile opens and maps a file as the options say; nil means the zero value.
+// The options are copied. What is not a regular file (a directory, a FIFO, a
+// socket, a device) is refused without waiting for it.
+func OpenFile(name string, opts *Options) (*File, error) {
+	o := copied(opts)
+	if err := o.check(opOpen, name); err != nil {
+		return nil, err
+	}
+	if err := o.supported(opOpen, name); err != nil {
+		return nil, err
+	}
+	file, created, err := openRegular(name, &o)
+	if err != nil {
+		return nil, err
+	}
+	f, err := mapOpened(opOpen, name, file, &o, created)
+	if err != nil {
+		file.Close() //nolint:errcheck // the first error counts
+		if created {
+			os.Remove(name) //nolint:errcheck // as above
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// Map maps an open file. f stays the caller's: it may be closed at once, and
+// its offset is not moved. f must have been opened for reading, for ReadWrite
+// also for writing, without os.O_APPEND.
+//
+// On Linux the File opens f's file anew, also one that was deleted, so that a
+// failed write-back, which the kernel reports once for each open file
+// description, is reported to both. Where that is refused, and on systems
+// that cannot do it, the descriptor is duplicated, and an error that f.Sync
+// has returned may be missing from the File's Sync.
+func Map(f *os.File, opts *Options) (*File, error) {
+	o := copied(opts)
+	name := ""
+	if f != nil {
+		name = f.Name()
+	}
+	if err := o.check(opMap, name); err != nil {
+		return nil, err
+	}
+	if err := o.supported(opMap, name); err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, pathError(opMap, name, err)
+	}
+	if err := regular(opMap, name, info); err != nil {
+		return nil, err
+	}
+	d, err := sys.Describe(f)
+	switch {
+	case err != nil:
+		return nil, pathError(opMap, name, err)
+	case !d.Read:
+		return nil, pathError(opMap, name, &sentinel{"the file is not open for reading", fs.ErrPermission})
+	case o.Mode == ReadWrite && !d.Write:
+		return nil, pathError(opMap, name, &sentinel{"the file is not open for writing", fs.ErrPermission})
+	case o.Mode == ReadWrite && d.Append:
+		return nil, pathError(opMap, name, &sentinel{"the file is open for appending; open it without O_APPEND", fs.ErrInvalid})
+	}
+	own, err := sys.Reopen(f, o.Mode == ReadWrite)
+	if err != nil {
+		return nil, pathError(opMap, name, err)
+	}
+	m, err := mapOpened(opMap, name, own, &o, false)
+	if err != nil {
+		own.Close() //nolint:errcheck // the first error counts
+		return nil, err
+	}
+	return m, nil
+}
+
+// Anonymous maps zeroed memory with no file behind it, private to the process
+// and always ReadWrite. Options takes Reserve, Populate, NoDump and NoFork; nil
+// means the zero value. Sync does nothing and succeeds.
+func Anonymous(size int64, opts *Options) (*File, error) {
+	o := copied(opts)
+	if err := o.check(opAnonymous, opAnonymous); err != nil {
+		return nil, err
+	}
+	if err := o.supported(opAnonymous, opAnonymous); err != nil {
+		return nil, err
+	}
+	if size < 0 {
+		return nil, &RangeError{Op: opAnonymous, Path: opAnonymous, Len: size, Size: maxInt64}
+	}
+	o.Mode = ReadWrite
+	f := &File{src: &source{name: opAnonymous, mode: ReadWrite}, opts: o}
+	return f.start(opAnonymous, size)
+}
+
+func copied(opts *Options) Options {
+	if opts == nil {
+		return Options{}
+	}
+	return *opts
+}
+
+// openRegular opens the file by name, or makes it, and reports which.
+func openRegular(name string, o *Options) (file *os.File, created bool, err error) {
+	flag := os.O_RDONLY
+	if o.Mode == ReadWrite {
+		flag = os.O_RDWR
+	}
+	flag |= sys.OpenFlags
+	perm := o.Perm
+	if perm == 0 {
+		perm = 0o666
+	}
+	// To open a device can do things, so the first look is by name. The second,
+	// at what was really opened, cannot be cheated.
+	switch info, err := os.Stat(name); {
+	case err == nil && o.Exclusive:
+		return nil, false, pathError(opOpen, name, fs.ErrExist)
+	case err == nil:
+		if err := regular(opOpen, name, info); err != nil {
+			return nil, false, err
+		}
+	case !o.Create || !errors.Is(err, fs.ErrNotExist):
+		return nil, false, pathError(opOpen, name, err)
+	}
+	if o.Create {
+		// To know whether this call made the file, O_EXCL must have said so.
+		file, err = os.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, perm)
+		created = err == nil
+	}
+	if !created && !o.Exclusive {
+		if !o.Create || errors.Is(err, fs.ErrExist) {
+			file, err = os.OpenFile(name, flag, 0)
+		}
+		if o.Create && errors.Is(err, fs.ErrNotExist) {
+			// It was removed in between, or the name is a link to nowhere.
+			file, err = os.OpenFile(name, flag|os.O_CREATE, perm)
+		}
+	}
+	if err != nil {
+		return nil, false, pathError(opOpen, name, err)
+	}
+	info, err := file.Stat()
+	if err == nil {
+		err = regular(opOpen, name, info)
+	}
+	if err != nil {
+		file.Close() //nolint:errcheck // the first error counts
+		return nil, false, pathError(opOpen, name, err)
+	}
+	return file, created, nil
+}
+
+// regular refuses what cannot be mapped as a file.
+func regular(op, name string, info fs.FileInfo) error {
+	var kind string
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		kind = "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		kind = "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		kind = "a socket"
+	case mode&fs.ModeDevice != 0:
+		kind = "a device"
+	default:
+		kind = "not a regular file"
+	}
+	return pathError(op, name, &sentinel{"is " + kind + "; only regular files can be mapped", fs.ErrInvalid})
+}
+
+// mapOpened sizes the file and maps it. The caller closes file on error.
+func mapOpened(op, name string, file *os.File, o *Options, created bool) (*File, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, pathError(op, name, err)
+	}
+	before := info.Size()
+	size := before
+	if o.Truncate {
+		size = 0
+	}
+	size = max(size, o.MinSize)
+	length := o.Length
+	if length == 0 {
+		length = size - o.Offset
+	}
+	if o.Offset > size || length > size-o.Offset {
+		return nil, &RangeError{Op: op, Path: name, Off: o.Offset, Len: o.Length, Size: size}
+	}
+	if err := fits(op, name, length); err != nil {
+		return nil, err
+	}
+	// Everything that can be refused was; from here on the file changes.
+	if o.Truncate && before > 0 {
+		if err := file.Truncate(0); err != nil {
+			return nil, pathError(op, name, err)
+		}
+		before = 0
+	}
+	if o.MinSize > 0 {
+		if err := ensureSize(file, before, o.MinSize, o.Sparse); err != nil {
+			return nil, pathError(op, name, err)
+		}
+	}
+	f := &File{
+		src:     &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
+		opts:    *o,
+		created: created,
+	}
+	f, err = f.start(op, length)
+	if err != nil {
+		if size > before && !created {
+			file.Truncate(before) //nolint:errcheck // the first error counts
+		}
+		return nil, err
+	}
+	if o.DropFD {
+		f.src.file = nil
+		if err := file.Close(); err != nil {
+			f.Close() //nolint:errcheck // the first error counts
+			return nil, pathError(op, name, err)
+		}
+	}
+	return f, nil
+}
+
+// start maps the first generation.
+func (f *File) start(op string, size int64) (*File, error) {
+	g, err := f.mapNew(op, size, max(size, f.opts.Reserve))
+	if err != nil {
+		return nil, err
+	}
+	f.locks.init()
+	f.cur.Store(g)
+	if f.opts.Populate {
+		if err := f.bringIn(g, op, 0, size); err != nil {
+			f.cur.Store(closedGeneration)
+			g.mem.retire()
+			return nil, err
+		}
+	}
+	return f, nil
+}

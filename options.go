@@ -1,0 +1,206 @@
+package mmapio
+
+import (
+	"errors"
+	"io/fs"
+	"strconv"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// Mode says what a File's memory allows and who sees what is stored to it.
+type Mode int
+
+const (
+	// ReadOnly maps the file to be loaded from. A store is ErrReadOnly, or a
+	// fault where it goes past the methods.
+	ReadOnly Mode = iota
+	// ReadWrite maps the file itself: stores change it, and every process that
+	// maps or reads the file sees them at once.
+	ReadWrite
+	// CopyOnWrite maps the file privately: what is stored is seen through this
+	// File alone, is gone after Close, and never reaches the file.
+	CopyOnWrite
+)
+
+func (m Mode) String() string {
+	switch m {
+	case ReadOnly:
+		return "ReadOnly"
+	case ReadWrite:
+		return "ReadWrite"
+	case CopyOnWrite:
+		return "CopyOnWrite"
+	}
+	return "Mode(" + strconv.Itoa(int(m)) + ")"
+}
+
+func (m Mode) access() sys.Access {
+	switch m {
+	case ReadWrite:
+		return sys.Write
+	case CopyOnWrite:
+		return sys.Private
+	}
+	return sys.Read
+}
+
+// Options says how a file is opened and mapped. The zero value is what [Open]
+// does: the whole of an existing file, to be read.
+//
+// Fields that contradict each other, and fields that the platform cannot
+// honour, make the open fail with an [OptionError] that names the field,
+// before anything is created or changed.
+type Options struct {
+	// Mode is what the memory allows. The fields Create, Exclusive, Truncate,
+	// MinSize and Sparse need ReadWrite.
+	Mode Mode
+
+	// Create makes the file if it does not exist. Looking and making are one
+	// step. If what follows fails, a file that this call made is removed.
+	Create bool
+	// Exclusive makes the open fail with fs.ErrExist if the file exists. It
+	// needs Create.
+	Exclusive bool
+	// Truncate empties a file that exists.
+	Truncate bool
+	// Perm is the permission of a file that Create makes, before the umask;
+	// 0 means 0o666. It needs Create.
+	Perm fs.FileMode
+
+	// MinSize makes the file at least so many bytes long. It never makes it
+	// shorter. Disk blocks are reserved for the whole of the file, old holes
+	// included, so that a full disk is an error here and not a fault later.
+	MinSize int64
+	// Sparse leaves it to the first store to find a disk block for what this
+	// File adds to the file. A disk that is full by then is a fault.
+	Sparse bool
+
+	// Offset is the first byte of the file that is mapped; it needs no
+	// alignment. Offsets in all methods count from there.
+	Offset int64
+	// Length is how many bytes are mapped; 0 means to the end of the file.
+	Length int64
+
+	// Reserve is an amount of address space, in bytes, that is kept free for
+	// this File: Resize up to it never moves the mapping. It costs no memory.
+	// Unsupported on Windows.
+	Reserve int64
+
+	// Populate brings every page into memory before the open returns. If that
+	// fails the open fails.
+	Populate bool
+	// NoDump keeps the pages out of core dumps (Linux, FreeBSD, DragonFly).
+	NoDump bool
+	// NoFork keeps the pages out of child processes (Linux and the BSDs). A
+	// child that touches them crashes; programs started by os/exec never have
+	// any of them.
+	NoFork bool
+
+	// DropFD closes the descriptor once the file is mapped, for tens of
+	// thousands of Files at a time. What needs it is then
+	// errors.ErrUnsupported: Resize, Refresh, Stat, SyscallConn, and Sync of a
+	// ReadWrite File.
+	DropFD bool
+}
+
+// check finds contradictions. how is "open", "map" or "anonymous".
+func (o *Options) check(how, path string) error {
+	bad := func(field, reason string) error {
+		return &OptionError{Op: how, Path: path, Field: field, Reason: reason, Err: fs.ErrInvalid}
+	}
+	if o.Mode < ReadOnly || o.Mode > CopyOnWrite {
+		return bad("Mode", "there is no "+o.Mode.String())
+	}
+	for _, n := range []struct {
+		field string
+		value int64
+	}{{"MinSize", o.MinSize}, {"Offset", o.Offset}, {"Length", o.Length}, {"Reserve", o.Reserve}} {
+		if n.value < 0 {
+			return bad(n.field, "is negative: "+strconv.FormatInt(n.value, 10))
+		}
+	}
+	if how == opAnonymous {
+		if field := first(use{"Mode", o.Mode == CopyOnWrite}, use{"Create", o.Create},
+			use{"Exclusive", o.Exclusive}, use{"Truncate", o.Truncate}, use{"Perm", o.Perm != 0},
+			use{"MinSize", o.MinSize != 0}, use{"Sparse", o.Sparse}, use{"Offset", o.Offset != 0},
+			use{"Length", o.Length != 0}, use{"DropFD", o.DropFD}); field != "" {
+			return bad(field, "means nothing for memory with no file behind it")
+		}
+		return nil
+	}
+	if how == opMap {
+		if field := first(use{"Create", o.Create}, use{"Exclusive", o.Exclusive},
+			use{"Perm", o.Perm != 0}); field != "" {
+			return bad(field, "the file is open already")
+		}
+	}
+	if o.Mode != ReadWrite {
+		if field := first(use{"Create", o.Create}, use{"Exclusive", o.Exclusive}, use{"Truncate", o.Truncate},
+			use{"MinSize", o.MinSize != 0}, use{"Sparse", o.Sparse}); field != "" {
+			return bad(field, "needs Mode ReadWrite, not "+o.Mode.String())
+		}
+	}
+	switch {
+	case o.Exclusive && !o.Create:
+		return bad("Exclusive", "needs Create")
+	case o.Perm != 0 && !o.Create:
+		return bad("Perm", "needs Create")
+	case o.Perm&^fs.ModePerm != 0:
+		return bad("Perm", "has more than permission bits: "+o.Perm.String())
+	case o.Length > 0 && o.Offset > maxInt64-o.Length:
+		return &RangeError{Op: how, Path: path, Off: o.Offset, Len: o.Length, Size: maxInt64}
+	case o.Reserve > 0 && o.Length > 0:
+		return bad("Reserve", "a File opened with Length is never resized")
+	}
+	return nil
+}
+
+// A use is a field and whether it is set; first names the first that is.
+type use struct {
+	field string
+	set   bool
+}
+
+func first(uses ...use) string {
+	for _, u := range uses {
+		if u.set {
+			return u.field
+		}
+	}
+	return ""
+}
+
+// supported finds what the platform lacks.
+func (o *Options) supported(how, path string) error {
+	missing := func(field, reason string) error {
+		return &OptionError{Op: how, Path: path, Field: field, Reason: reason, Err: errors.ErrUnsupported}
+	}
+	if o.Reserve > 0 && !sys.CanReserve {
+		return missing("Reserve", "this system cannot keep address space free")
+	}
+	if o.Reserve > 0 && int64(int(o.Reserve)) != o.Reserve {
+		return missing("Reserve", tooLarge(o.Reserve))
+	}
+	if o.NoDump && !sys.Advises(sys.NoDump) {
+		return missing("NoDump", "this system cannot keep pages out of core dumps")
+	}
+	if o.NoFork && !sys.Advises(sys.NoFork) {
+		return missing("NoFork", "this system cannot keep pages out of child processes")
+	}
+	return nil
+}
+
+const maxInt64 = 1<<63 - 1
+
+// Names of the ways to open, as they stand in errors.
+const (
+	opOpen      = "open"
+	opMap       = "map"
+	opAnonymous = "anonymous"
+)
+
+func tooLarge(n int64) string {
+	return strconv.FormatInt(n, 10) + " bytes do not fit into the address space of this " +
+		strconv.Itoa(strconv.IntSize) + "-bit process; map a part of the file with Offset and Length"
+}

@@ -1,0 +1,109 @@
+package mmapio
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/mmapio/mmapio/internal/fault"
+	"github.com/mmapio/mmapio/internal/gate"
+)
+
+// View calls fn with n bytes of the mapping, from offset off, without copying
+// them. b is valid until fn returns and must not be kept; cap(b) == len(b). With
+// n == 0, fn gets an empty slice. The error of fn comes back as it is.
+//
+// A fault on this File's memory inside fn ends fn and is returned as a
+// [FaultError]; see [Guard] for what no guard can catch. Other panics go on.
+// The memory stays mapped while fn runs, whatever Close and Resize do: Close
+// does not wait for fn, and making the File smaller is ErrBusy. fn may call
+// every method of the File. To store through b faults unless the File is
+// CopyOnWrite or ReadWrite, where Update should be used.
+func (f *File) View(off, n int64, fn func(b []byte) error) error {
+	return f.lend("view", off, n, fn)
+}
+
+// Update is View for storing: fn may change b. ReadOnly: ErrReadOnly.
+func (f *File) Update(off, n int64, fn func(b []byte) error) error {
+	if f.src.mode == ReadOnly {
+		if _, err := f.current("update"); err != nil {
+			return err
+		}
+		return f.fail("update", ErrReadOnly)
+	}
+	return f.lend("update", off, n, fn)
+}
+
+func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error) {
+	g, pass, err := f.enter(op, off, n)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		pass.Leave()
+		runtime.KeepAlive(g)
+	}()
+	old, done := debug.SetPanicOnFault(true), false
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if !done {
+			// A panic, or runtime.Goexit, for which recover has nothing.
+			if r := recover(); r != nil {
+				err = g.mem.caught(r, op, off)
+			}
+		}
+	}()
+	err = fn(g.data[off : off+n : off+n])
+	done = true
+	return err
+}
+
+// enter makes the caller a holder of the present generation.
+func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
+	g := f.cur.Load()
+	for {
+		if pass, ok := g.mem.holders.Enter(); ok {
+			err := f.within(op, g, off, n)
+			if err != nil {
+				pass.Leave()
+			}
+			return g, pass, err
+		}
+		var err error
+		if g, err = f.current(op); err != nil {
+			return nil, gate.Pass{}, err
+		}
+	}
+}
+
+// Guard calls fn and turns a fault inside it on memory of any File (through a
+// Region, a Value, a loop over Chunks) into a [FaultError]. Other panics, and
+// errors of fn, come back as they are.
+//
+// A guard works for the goroutine that called it. Beyond it are goroutines that
+// fn starts, C code, and the runtime's own accesses, such as sending a value
+// from mapped memory on a channel or printing it with println: a fault there
+// ends the program. A system call that is given bad memory returns EFAULT.
+func Guard(fn func() error) (err error) {
+	old, done := debug.SetPanicOnFault(true), false
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if done {
+			return
+		}
+		r := recover()
+		if r == nil {
+			return
+		}
+		addr, ok := fault.Addr(r)
+		if ok {
+			if a := fault.Find(addr); a != nil {
+				err = a.Owner.(*extent).faultNear("guard", addr, -1)
+				return
+			}
+		}
+		panic(r)
+	}()
+	err = fn()
+	done = true
+	return err
+}
