@@ -37,6 +37,15 @@ func (e *cgroupError) Error() string { return "no room in memory cgroup " + e.gr
 // lockError finds out why the run [lo, hi) of a call could not be locked.
 // Offsets are the set's.
 func (f *File) lockError(call *lockCall, g *generation, lo, hi int64, err error) error {
+	f.locks.mu.Lock()
+	need := f.toLock(call)
+	f.locks.mu.Unlock()
+	return f.lockErrorHeld(call, g, lo, hi, err, need)
+}
+
+// lockErrorHeld is lockError for a caller that holds locks.mu. need is how much
+// the call still has to lock.
+func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err error, need int64) error {
 	if errors.Is(err, errors.ErrUnsupported) {
 		return f.fail(call.op, errors.ErrUnsupported)
 	}
@@ -58,7 +67,7 @@ func (f *File) lockError(call *lockCall, g *generation, lo, hi int64, err error)
 	case errors.Is(err, errUnsettled):
 		e.Cause, e.fact = CauseMemory, err.Error()
 	case errors.Is(err, sys.ErrNoMemory), errors.Is(err, sys.ErrAgain), errors.Is(err, fs.ErrPermission):
-		f.refused(e, call, hi-lo)
+		f.refused(e, need, hi-lo)
 	default:
 		e.fact = underlying(err).Error()
 	}
@@ -67,8 +76,7 @@ func (f *File) lockError(call *lockCall, g *generation, lo, hi int64, err error)
 
 // refused explains the errnos that a refusal of the kernel comes with. step is
 // the size of the run that was refused.
-func (f *File) refused(e *LockError, call *lockCall, step int64) {
-	need := f.toLock(call)
+func (f *File) refused(e *LockError, need, step int64) {
 	lim := e.Limits
 	limited := !lim.Unlimited && lim.Soft >= 0
 	switch {
@@ -152,11 +160,10 @@ func (f *File) notHeld(op string, off int64, why error) error {
 	return e
 }
 
-// toLock returns how many bytes the call still has to lock.
+// toLock returns how many bytes the call still has to lock. The caller holds
+// locks.mu.
 func (f *File) toLock(call *lockCall) int64 {
 	l := &f.locks
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	delta := f.src.off % int64(sys.PageSize())
 	var sum int64
 	for _, run := range l.set.Missing(nil, call.off+delta, call.off+call.n+delta, lockset.OnFault) {
@@ -177,7 +184,9 @@ func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
 		return nil //nolint:nilerr // then the lock itself will tell
 	}
 	lim, err := ReadLockLimits()
+	f.locks.mu.Lock()
 	need := f.toLock(call)
+	f.locks.mu.Unlock()
 	if err != nil || need == 0 || need <= soft-lim.InUse {
 		return nil //nolint:nilerr // as above
 	}

@@ -47,6 +47,22 @@ func (e *RangeError) Error() string {
 // Is reports whether target is fs.ErrInvalid.
 func (e *RangeError) Is(target error) bool { return target == fs.ErrInvalid }
 
+// An AlignError says that an offset does not suit a type: Options.Offset+Off is
+// not a multiple of Align. Nothing was done.
+// errors.Is(err, fs.ErrInvalid) is true.
+type AlignError struct {
+	Op, Path string
+	Off      int64 // as it was given
+	Align    int   // in bytes
+}
+
+func (e *AlignError) Error() string {
+	return fmt.Sprintf("%s %s: offset %d is not at a multiple of %d bytes of the file", e.Op, e.Path, e.Off, e.Align)
+}
+
+// Is reports whether target is fs.ErrInvalid.
+func (e *AlignError) Is(target error) bool { return target == fs.ErrInvalid }
+
 // An OptionError says which field of [Options] contradicts another one, is out
 // of place, or asks for something that the platform lacks. Nothing was opened
 // or changed. errors.Is(err, fs.ErrInvalid) is true, or, when Err says so,

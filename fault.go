@@ -85,6 +85,7 @@ func (e *extent) faultAt(op string, off int64, store bool) *FaultError {
 
 var (
 	errUnknownFault = errors.New("the page cannot be had; the file's descriptor is closed, so the reason is not known")
+	errEOF          = io.ErrUnexpectedEOF
 	errNoMemory     = errors.New("the page cannot be had, though the file can be read there")
 )
 

@@ -25,6 +25,7 @@ type File struct {
 	// call the user's code while they do.
 	mu  sync.Mutex
 	cur atomic.Pointer[generation]
+	old []*extent // replaced, but perhaps still held
 
 	locks  locker
 	syncer syncer

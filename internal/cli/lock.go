@@ -48,7 +48,7 @@ limit RLIMIT_MEMLOCK is raised to the hard one. A file that grows or is replaced
 meanwhile is not followed.`,
 		Example: `  mmapio lock /srv/index
   mmapio lock --for 10m model.gguf
-  mmapio lock /srv/index -- searchd --config /etc/searchd.toml`,
+  mmapio lock /srv/index -- indexd --config /etc/indexd.toml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			job.stdin, job.stdout, job.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			return job.run(cmd.Context())

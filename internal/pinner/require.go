@@ -123,7 +123,7 @@ func roundUp(n int64) int64 {
 }
 
 // powerOfTwo is the next one that is not below n.
-func powerOfTwo(n int64) int64 { return 1 << bits.Len64(uint64(n-1)) } //nolint:gosec // positive
+func powerOfTwo(n int64) int64 { return 1 << bits.Len64(uint64(n-1)) } // positive
 
 // systemdSize writes a multiple of a MiB as systemd does.
 func systemdSize(n int64) string {

@@ -35,7 +35,7 @@ func Walk(ctx context.Context, paths []string) ([]File, error) {
 }
 
 type walker struct {
-	ctx   context.Context //nolint:containedctx // lives as long as one call
+	ctx   context.Context // lives as long as one call
 	seen  *seen
 	files []File
 	errs  []error
@@ -146,7 +146,7 @@ func identity(info fs.FileInfo) (id [2]uint64, ok bool) {
 		case field.CanUint():
 			id[i] = field.Uint()
 		case field.CanInt():
-			id[i] = uint64(field.Int()) //nolint:gosec // only compared
+			id[i] = uint64(field.Int()) // only compared
 		default:
 			return id, false
 		}

@@ -15,7 +15,7 @@ func cachedElsewhere(f *os.File) (elsewhere bool) {
 		if err := unix.Fstatfs(fd, &st); err != nil {
 			return err
 		}
-		if uint32(st.Type) == unix.OVERLAYFS_SUPER_MAGIC { //nolint:gosec // of other widths elsewhere; a magic has 32 bits
+		if uint32(st.Type) == unix.OVERLAYFS_SUPER_MAGIC { // of other widths elsewhere; a magic has 32 bits
 			elsewhere = true
 			return nil
 		}

@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"runtime"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -144,33 +143,62 @@ type scanArg struct {
 type scanRegion struct{ start, end, categories uint64 }
 
 const (
+	pageIsFile    = 1 << 2
 	pageIsPresent = 1 << 3
+	pageIsSwapped = 1 << 4
 	pageIsZero    = 1 << 5 // PAGE_IS_PFNZERO
 )
 
-func (s *Space) absent(at, n int) (int, error) {
+// A scan is the argument of the ioctl and where its answer goes. It lives on the
+// heap: the kernel is told its address as a number, and a stack may move.
+type scan struct {
+	arg   scanArg
+	found scanRegion
+}
+
+var scans = sync.Pool{New: func() any { return new(scan) }}
+
+// scan finds the first run of pages of which, after the categories in inverted
+// have been turned round, all in mask and one of anyOf hold.
+func (s *Space) scan(at, n int, inverted, mask, anyOf uint64) (lo, hi int, err error) {
 	fd := procPagemap()
 	if fd < 0 {
-		return 0, ErrUnsupported
+		return 0, 0, ErrUnsupported
 	}
-	n = roundUp(n)
-	var found scanRegion
-	arg := scanArg{
-		start: uint64(s.addr) + uint64(at), end: uint64(s.addr) + uint64(at) + uint64(n),
-		vec: uint64(uintptr(unsafe.Pointer(&found))), vecLen: 1, maxPages: 1,
-		// Wanted: pages that are not present, or are the page of zeroes.
-		inverted: pageIsPresent, anyOf: pageIsPresent | pageIsZero, returned: pageIsPresent,
+	c := scans.Get().(*scan)
+	defer scans.Put(c)
+	c.arg = scanArg{
+		size:  uint64(unsafe.Sizeof(c.arg)),
+		start: uint64(s.addr) + uint64(at), end: uint64(s.addr) + uint64(at) + uint64(roundUp(n)),
+		vec: uint64(uintptr(unsafe.Pointer(&c.found))), vecLen: 1, maxPages: 0,
+		inverted: inverted, mask: mask, anyOf: anyOf, returned: pageIsPresent,
 	}
-	arg.size = uint64(unsafe.Sizeof(arg))
-	hits, err := ioctlN(fd, ioctlPagemapScan, unsafe.Pointer(&arg))
-	runtime.KeepAlive(&found)
-	switch {
-	case err != nil:
-		return s.absentByPagemap(fd, at, n)
-	case hits == 0:
-		return -1, nil
+	hits, err := ioctlN(fd, ioctlPagemapScan, unsafe.Pointer(&c.arg))
+	if err != nil {
+		return 0, 0, err
 	}
-	return int(found.start - uint64(s.addr)), nil
+	if hits == 0 {
+		return -1, -1, nil
+	}
+	return int(c.found.start - uint64(s.addr)), int(c.found.end - uint64(s.addr)), nil
+}
+
+// Pages that are not present, or are the page of zeroes.
+func (s *Space) absent(at, n int) (int, error) {
+	lo, _, err := s.scan(at, n, pageIsPresent, 0, pageIsPresent|pageIsZero)
+	if err == nil || err == ErrUnsupported { //nolint:errorlint // bare errno
+		return lo, err
+	}
+	return s.absentByPagemap(procPagemap(), at, roundUp(n))
+}
+
+// Pages that are not the file's, and are in memory or in swap.
+func (s *Space) private(at, n int) (lo, hi int, err error) {
+	lo, hi, err = s.scan(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped)
+	if err != nil {
+		return 0, 0, ErrUnsupported
+	}
+	return lo, hi, nil
 }
 
 // absentByPagemap reads the present bits (63) one by one, as Linux before 6.7

@@ -111,6 +111,11 @@ func (s *Space) clear(at, n int) error {
 	return err
 }
 
+func (s *Space) protect(at, n int, a Access) error {
+	prot, _ := protection(a)
+	return retry(func() error { return unix.Mprotect(s.bytes(at, roundUp(n)), prot) })
+}
+
 func (s *Space) free() error {
 	return retry(func() error { return unix.MunmapPtr(pointer(s.addr), uintptr(s.size)) })
 }

@@ -12,4 +12,6 @@ func (s *Space) place(f *os.File, off int64, at, n int, a Access) error { return
 
 func (s *Space) placeAnon(at, n int) error { return ErrUnsupported }
 
+func (s *Space) protect(at, n int, a Access) error { return ErrUnsupported }
+
 func (s *Space) clear(at, n int) error { return ErrUnsupported }

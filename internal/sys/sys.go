@@ -104,6 +104,17 @@ func (s *Space) PlaceAnon(at, n int) error { return s.placeAnon(at, n) }
 // can ever be mapped there before Free.
 func (s *Space) Clear(at, n int) error { return s.clear(at, n) }
 
+// Protect changes what may be done with pages that are mapped: loads only, or
+// stores too. Only where CanReserve is true.
+//
+// mprotect(2).
+func (s *Space) Protect(at, n int, a Access) error { return s.protect(at, n, a) }
+
+// Private returns the first run of pages in the range that are copies of this
+// mapping alone, in memory or in swap, as distances from the start of the
+// Space; -1 if there is none. ErrUnsupported where the kernel does not tell.
+func (s *Space) Private(at, n int) (lo, hi int, err error) { return s.private(at, n) }
+
 // Free gives the whole Space back. It is empty afterwards.
 func (s *Space) Free() error {
 	if s.size == 0 {

@@ -1,0 +1,98 @@
+package mmapio
+
+import (
+	"iter"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// A Chunk is a piece of a File: Data is its memory, from offset Off.
+type Chunk struct {
+	Off  int64
+	Data []byte
+}
+
+// Chunks yields [off, off+n) in pieces of size bytes, the last one perhaps
+// shorter, without copying. Data is valid until the next piece is asked for. A
+// bad range or size yields one error.
+//
+// The loop holds the memory as View does. A fault in its body is a panic and
+// not a crash: under [Guard] it is a [FaultError]. (With iter.Pull the body
+// runs elsewhere: call next and use what it returns under Guard.)
+func (f *File) Chunks(off, n, size int64) iter.Seq2[Chunk, error] {
+	const op = "chunks"
+	return func(yield func(Chunk, error) bool) {
+		if size <= 0 {
+			err := error(&RangeError{Op: op, Path: f.src.name, Off: off, Len: size, Size: f.Size()})
+			if _, closed := f.current(op); closed != nil {
+				err = closed
+			}
+			yield(Chunk{}, err)
+			return
+		}
+		f.each(op, off, n, func(at, end int64) int64 { return min(size, end-at) }, yield)
+	}
+}
+
+// Pages is Chunks cut at the edges of the file's pages: the first and the last
+// piece may be shorter than PageSize.
+func (f *File) Pages(off, n int64) iter.Seq2[Chunk, error] {
+	ps := int64(sys.PageSize())
+	delta := f.src.off % ps
+	return func(yield func(Chunk, error) bool) {
+		f.each("pages", off, n, func(at, end int64) int64 {
+			return min(page.Down(at+delta, ps)+ps-delta, end) - at
+		}, yield)
+	}
+}
+
+// each yields a range in pieces whose length step gives.
+func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yield func(Chunk, error) bool) {
+	g, pass, err := f.enter(op, off, n)
+	if err != nil {
+		yield(Chunk{}, err)
+		return
+	}
+	defer func() {
+		pass.Leave()
+		runtime.KeepAlive(g)
+	}()
+	// The flag is for the body, which runs in this goroutine.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	for at, end := off, off+n; at < end; {
+		next := at + step(at, end)
+		if !yield(Chunk{at, g.data[at:next:next]}, nil) {
+			return
+		}
+		at = next
+	}
+}
+
+// UpdateChunks calls fn with the pieces that Chunks would yield, to be changed.
+// The first error of fn ends it and comes back as it is. Faults are handled as
+// in Update. ReadOnly: ErrReadOnly.
+func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) error {
+	const op = "updatechunks"
+	if _, err := f.current(op); err != nil {
+		return err
+	}
+	if err := f.writable(op); err != nil {
+		return err
+	}
+	if size <= 0 {
+		return &RangeError{Op: op, Path: f.src.name, Off: off, Len: size, Size: f.Size()}
+	}
+	return f.lend(op, off, n, func(b []byte) error {
+		for at := int64(0); at < n; {
+			next := at + min(size, n-at)
+			if err := fn(Chunk{off + at, b[at:next:next]}); err != nil {
+				return err
+			}
+			at = next
+		}
+		return nil
+	})
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package sys
+
+func (s *Space) private(at, n int) (lo, hi int, err error) { return 0, 0, ErrUnsupported }

@@ -1,0 +1,117 @@
+package mmapio
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// A Region is a part of a File's memory that stays mapped until Release,
+// whatever Close and Resize do. After the File has grown elsewhere it still
+// shows the same bytes of the file.
+//
+// Its methods may be called concurrently. A Region that is dropped without
+// Release is a leak: its slice may live on, so the memory stays mapped for
+// ever. With MMAPIO_DEBUG=leaks in the environment the place where it was made
+// is then printed on standard error.
+type Region struct {
+	hold hold
+}
+
+// Region holds n bytes from offset off, in every mode. To touch what cannot be
+// had (see [FaultError]) crashes unless it is done under [Guard]; so does a
+// store in a ReadOnly File.
+func (f *File) Region(off, n int64) (*Region, error) {
+	r := new(Region)
+	if err := r.hold.take(f, "region", off, n, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Bytes returns the memory, or nil after Release. The slice must not be used
+// after Release.
+func (r *Region) Bytes() []byte {
+	if h := r.hold.held.Load(); h != nil {
+		return h.data
+	}
+	return nil
+}
+
+// Sync is Sync of the File that the Region is of: it returns when what was
+// stored is on stable storage. After Release, or Close of the File, it fails
+// with fs.ErrClosed.
+func (r *Region) Sync() error {
+	h := r.hold.held.Load()
+	if h == nil {
+		return &fs.PathError{Op: "sync", Path: r.hold.file.Name(), Err: fs.ErrClosed}
+	}
+	return h.file.Sync()
+}
+
+// Release lets go of the memory. It may be called more than once, and from any
+// goroutine.
+func (r *Region) Release() { r.hold.release() }
+
+// A hold keeps memory mapped until it is released.
+type hold struct {
+	file *File
+	held atomic.Pointer[held]
+	leak runtime.Cleanup
+}
+
+type held struct {
+	file *File
+	gen  *generation
+	data []byte
+}
+
+// take makes owner, of which h is a part, a holder.
+func (h *hold) take(f *File, op string, off, n int64, owner any) error {
+	g := f.cur.Load()
+	for !g.mem.holders.Hold() {
+		var err error
+		if g, err = f.current(op); err != nil {
+			return err
+		}
+	}
+	if err := f.within(op, g, off, n); err != nil {
+		g.mem.holders.Release()
+		return err
+	}
+	h.file = f
+	h.held.Store(&held{f, g, g.data[off : off+n : off+n]})
+	if debugLeaks() {
+		h.leak = runtime.AddCleanup(h, reportLeak, fmt.Sprintf("%T of %s [%d, %d) made at\n%s",
+			owner, f.src.name, off, off+n, debug.Stack()))
+	}
+	return nil
+}
+
+func (h *hold) release() {
+	if was := h.held.Swap(nil); was != nil {
+		was.gen.mem.holders.Release()
+		if debugLeaks() {
+			h.leak.Stop()
+		}
+		runtime.KeepAlive(was.gen)
+	}
+}
+
+var debugLeaks = sync.OnceValue(func() bool {
+	for _, word := range strings.Split(os.Getenv("MMAPIO_DEBUG"), ",") {
+		if word == "leaks" {
+			return true
+		}
+	}
+	return false
+})
+
+func reportLeak(what string) {
+	fmt.Fprintf(os.Stderr, "mmapio: leaked without Release: %s\n", what)
+}

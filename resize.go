@@ -1,0 +1,335 @@
+package mmapio
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// Resize makes the file Offset+size bytes long and maps size bytes of it. What
+// is added is zero and, unless the File is Sparse, has disk blocks reserved;
+// what is cut off is gone. Locked bytes stay locked; a lock or pin on what is
+// cut off is forgotten.
+//
+// To grow waits for nobody and leaves held memory where it is: it maps more in
+// place inside Options.Reserve, else all anew beside the old. To shrink waits
+// for copying calls and for the step that a long system call is at, and is
+// ErrBusy while a View, Update or loop runs or a Region, Value or Values is
+// held, also for the one that calls it. An Anonymous File that must move to
+// grow is copied, and is ErrBusy likewise.
+//
+// If Resize fails, length, blocks, mapping and locks are as they were. (On
+// Windows a shrink must unmap first; if the file cannot be mapped again after
+// it, the File is closed and the error says so.) ReadOnly: ErrReadOnly.
+// errors.ErrUnsupported for CopyOnWrite, with DropFD, and for a File that was
+// opened with Length.
+//
+// ftruncate(2), fallocate(2), SetEndOfFile.
+func (f *File) Resize(size int64) error {
+	const op = "resize"
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := f.cur.Load()
+	switch {
+	case g == closedGeneration:
+		return f.fail(op, fs.ErrClosed)
+	case f.src.mode == ReadOnly:
+		return f.fail(op, ErrReadOnly)
+	case f.src.mode == CopyOnWrite, f.opts.Length > 0, f.src.file == nil && !f.anonymous():
+		return f.fail(op, errors.ErrUnsupported)
+	case size < 0 || size > maxInt64-f.src.off:
+		return &RangeError{Op: op, Path: f.src.name, Len: size, Size: int64(len(g.data))}
+	}
+	if err := fits(op, f.src.name, size); err != nil {
+		return err
+	}
+	if f.anonymous() {
+		return f.resizeMemory(op, g, size)
+	}
+	info, err := f.src.file.Stat()
+	if err != nil {
+		return f.fail(op, err)
+	}
+	if size < int64(len(g.data)) {
+		return f.shrink(op, g, size, func() error { return f.setLength(f.src.off + size) })
+	}
+	before, after := info.Size(), f.src.off+size
+	if err := f.setBlocks(before, after, f.src.off+int64(len(g.data))); err != nil {
+		return f.fail(op, err)
+	}
+	if err := f.grow(op, g, size); err != nil {
+		if after > before {
+			f.src.file.Truncate(before) //nolint:errcheck // the first error counts
+		}
+		return err
+	}
+	return nil
+}
+
+// Refresh maps the file as long as it is now, without changing the file, and
+// returns the new Size. It is how to follow a file that another process
+// appends to, in every mode. Waiting, holders and locks are as with Resize;
+// a CopyOnWrite File keeps what was stored to it, and is ErrBusy if it must
+// move while it is held. errors.ErrUnsupported with DropFD, for Anonymous, and
+// for a File that was opened with Length.
+func (f *File) Refresh() (size int64, err error) {
+	const op = "refresh"
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := f.cur.Load()
+	switch {
+	case g == closedGeneration:
+		return 0, f.fail(op, fs.ErrClosed)
+	case f.opts.Length > 0, f.src.file == nil:
+		return int64(len(g.data)), f.fail(op, errors.ErrUnsupported)
+	}
+	info, err := f.src.file.Stat()
+	if err != nil {
+		return int64(len(g.data)), f.fail(op, err)
+	}
+	size = max(info.Size()-f.src.off, 0)
+	err = fits(op, f.src.name, size)
+	switch {
+	case err != nil:
+	case size < int64(len(g.data)):
+		err = f.shrink(op, g, size, func() error { return nil })
+	case size > int64(len(g.data)):
+		err = f.grow(op, g, size)
+	}
+	return f.Size(), err
+}
+
+// failpoint lets tests fail the steps of a change one by one.
+var failpoint = func(step string) error { return nil }
+
+// setLength cuts the file or makes it longer without blocks.
+func (f *File) setLength(length int64) error {
+	if err := failpoint("length"); err != nil {
+		return err
+	}
+	return f.src.file.Truncate(length)
+}
+
+// setBlocks brings a file of length before to length after, with blocks for
+// what lies beyond mapped. On error the file has its old length.
+func (f *File) setBlocks(before, after, mapped int64) error {
+	if err := failpoint("blocks"); err != nil {
+		return err
+	}
+	switch {
+	case after < before:
+		return f.src.file.Truncate(after) // others made it longer
+	case f.opts.Sparse:
+		return ensureSize(f.src.file, before, after, true)
+	}
+	return allocate(f.src.file, before, min(before, mapped), after)
+}
+
+// grow maps size bytes, more than now. The file has them.
+func (f *File) grow(op string, g *generation, size int64) error {
+	if size == int64(len(g.data)) {
+		return nil
+	}
+	if f.growsInPlace(g, size) {
+		return f.growInPlace(op, g, size)
+	}
+	if f.src.mode == CopyOnWrite {
+		return f.growPrivate(op, g, size)
+	}
+	return f.replace(op, g, size, nil)
+}
+
+func (f *File) growsInPlace(g *generation, size int64) bool {
+	m := g.mem
+	if m.space == nil || !sys.CanReserve {
+		return false
+	}
+	guard := 0
+	if f.anonymous() {
+		guard = m.base // as wide above as below
+	}
+	return m.base+pageUp(m.delta+int(size)) <= m.space.Size()-guard
+}
+
+// growInPlace maps what is missing behind what is mapped.
+func (f *File) growInPlace(op string, g *generation, size int64) error {
+	m := g.mem
+	from, to := m.mapped, pageUp(m.delta+int(size))
+	if to > from {
+		err := failpoint("map")
+		if err == nil {
+			err = f.place(m.extent, from, to-from)
+		}
+		if err == nil {
+			err = f.adviseNew(m.extent, m.base+from, to-from)
+		}
+		if err != nil {
+			m.space.Clear(m.base+from, to-from) //nolint:errcheck // the first error counts
+			return f.fail(op, err)
+		}
+	}
+	f.publish(m, size)
+	return nil
+}
+
+// place maps n bytes of the extent from at on, counted from base.
+func (f *File) place(e *extent, at, n int) error {
+	if f.anonymous() {
+		return e.space.PlaceAnon(e.base+at, n)
+	}
+	start := f.src.off - int64(e.delta) + int64(at)
+	return e.space.Place(f.src.file, start, e.base+at, n, f.src.mode.access())
+}
+
+// publish makes size bytes of the memory the File's.
+func (f *File) publish(m *memory, size int64) {
+	m.mu.Lock()
+	m.mapped = 0
+	if size > 0 {
+		m.mapped = pageUp(m.delta + int(size))
+	}
+	m.mu.Unlock()
+	l := &f.locks
+	l.mu.Lock()
+	f.cur.Store(m.generation(int(size)))
+	l.recount(f.cur.Load())
+	l.mu.Unlock()
+}
+
+// replace maps all anew beside the old, carries the locks over, and gives the
+// old up. fill, if not nil, makes the new memory what the old one is.
+func (f *File) replace(op string, g *generation, size int64, fill func(from, to *generation) error) error {
+	err := failpoint("map")
+	if err != nil {
+		return f.fail(op, err)
+	}
+	next, err := f.mapNew(op, size, max(size, f.opts.Reserve))
+	if err != nil {
+		return err
+	}
+	if fill != nil {
+		if err := fill(g, next); err != nil {
+			next.mem.retire()
+			return err
+		}
+	}
+	l := &f.locks
+	l.mu.Lock()
+	if err := f.handOver(op, g, next); err != nil {
+		l.mu.Unlock()
+		next.mem.retire()
+		return err
+	}
+	f.cur.Store(next)
+	l.recount(next)
+	l.mu.Unlock()
+	g.mem.retire()
+	f.keep(g.mem.extent)
+	return nil
+}
+
+// keep remembers old generations that are still in use, for a shrink to see.
+func (f *File) keep(e *extent) {
+	all := append(f.old, e)
+	f.old = f.old[:0]
+	for _, e := range all {
+		e.mu.Lock()
+		if !e.gone {
+			f.old = append(f.old, e)
+		}
+		e.mu.Unlock()
+	}
+}
+
+// exclude keeps everybody out of the File's memory and makes sure that nobody
+// holds any. readmit ends it.
+func (f *File) exclude(op string, g *generation) (readmit func(), err error) {
+	m := g.mem
+	m.holders.Shut(nil)
+	m.calls.Shut(nil)
+	m.copiers.Shut(nil)
+	readmit = func() {
+		m.holders.Open()
+		m.calls.Open()
+		m.copiers.Open()
+	}
+	held := !m.holders.Empty()
+	for _, e := range f.old {
+		held = held || !e.holders.Empty()
+	}
+	if held {
+		readmit()
+		return nil, f.fail(op, ErrBusy)
+	}
+	m.calls.Wait()
+	m.copiers.Wait()
+	return readmit, nil
+}
+
+// shrink maps less. cut makes the file shorter.
+func (f *File) shrink(op string, g *generation, size int64, cut func() error) error {
+	readmit, err := f.exclude(op, g)
+	if err != nil {
+		return err
+	}
+	defer readmit()
+	if !sys.CanReserve {
+		return f.shrinkWhole(op, g, size, cut)
+	}
+	// A copier that is not counted and touches what is cut off faults, waits
+	// for mu, and tries again.
+	if err := cut(); err != nil {
+		return f.fail(op, err)
+	}
+	m := g.mem
+	from, to := 0, m.mapped
+	if size > 0 {
+		from = pageUp(m.delta + int(size))
+	}
+	l := &f.locks
+	l.mu.Lock()
+	f.cur.Store(m.generation(int(size)))
+	for _, run := range l.set.Held(nil, int64(from), int64(to)) {
+		run.Lo = max(run.Lo, int64(from))
+		f.kernelUnlock(g, run) //nolint:errcheck // Clear does it too
+	}
+	l.set.Truncate(int64(m.delta) + size)
+	f.letGo(f.cur.Load(), 0, int64(to)) // the page that was cut in the middle
+	l.mu.Unlock()
+	if from < to && m.space.Clear(m.base+from, to-from) == nil {
+		m.mu.Lock()
+		m.mapped = from
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+// shrinkWhole is shrink where a mapping comes and goes whole, and a file
+// cannot be cut while it is mapped.
+func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() error) error {
+	l := &f.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g.mem.retire() // nobody is inside: it is unmapped now
+	err := cut()
+	if err != nil {
+		err = f.fail(op, err)
+		size = int64(len(g.data))
+	}
+	next, mapErr := f.mapNew(op, size, size)
+	if mapErr == nil {
+		l.set.Truncate(int64(next.mem.delta) + size)
+		mapErr = f.lockAgain(op, next)
+	}
+	if mapErr != nil {
+		f.cur.Store(closedGeneration)
+		f.src.file.Close() //nolint:errcheck // the first error counts
+		return errors.Join(f.fail(op, errLost), mapErr, err)
+	}
+	f.cur.Store(next)
+	l.recount(next)
+	return err
+}
+
+var errLost error = &sentinel{"the file could not be mapped again and is closed", fs.ErrClosed}

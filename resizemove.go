@@ -1,0 +1,194 @@
+package mmapio
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// resizeMemory is Resize for memory with no file behind it.
+func (f *File) resizeMemory(op string, g *generation, size int64) error {
+	switch {
+	case size == int64(len(g.data)):
+		return nil
+	case size > int64(len(g.data)) && f.growsInPlace(g, size):
+		return f.growInPlace(op, g, size)
+	case size < int64(len(g.data)) && sys.CanReserve:
+		clear := func() error { return nil }
+		if rest := pageUp(int(size)) - int(size); rest > 0 {
+			clear = func() error { f.wipe(g, size); return nil }
+		}
+		return f.shrink(op, g, size, clear)
+	}
+	readmit, err := f.exclude(op, g)
+	if err != nil {
+		return err
+	}
+	err = f.replace(op, g, size, func(from, to *generation) error {
+		copy(to.data, from.data)
+		return nil
+	})
+	if err != nil {
+		readmit()
+	}
+	return err
+}
+
+// wipe zeroes what a shrink cuts off of the last page that stays.
+func (f *File) wipe(g *generation, size int64) {
+	end := min(int64(pageUp(int(size))), int64(len(g.data)))
+	clear(g.data[size:end])
+}
+
+// growPrivate moves a CopyOnWrite File. Pages that were stored to exist in the
+// old mapping only. Nobody may store there once they are copied: holders are
+// refused, and a copier that is not counted meets read-only memory, faults,
+// and tries again.
+func (f *File) growPrivate(op string, g *generation, size int64) error {
+	readmit, err := f.exclude(op, g)
+	if err != nil {
+		return err
+	}
+	err = f.replace(op, g, size, func(from, to *generation) error { return f.copyPrivate(op, from, to) })
+	if err != nil {
+		readmit()
+	}
+	return err
+}
+
+func (f *File) copyPrivate(op string, from, to *generation) (err error) {
+	m := from.mem
+	if len(from.data) == 0 {
+		return nil
+	}
+	if sys.CanReserve {
+		if err := m.space.Protect(m.base, m.mapped, sys.Read); err != nil {
+			return f.fail(op, err)
+		}
+		defer func() {
+			if err != nil {
+				m.space.Protect(m.base, m.mapped, sys.Private) //nolint:errcheck // the first error counts
+			}
+		}()
+	}
+	for at := 0; at < m.mapped; {
+		lo, hi, err := m.space.Private(m.base+at, m.mapped-at)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return copyChanged(op, from, to)
+		}
+		if err != nil {
+			return f.fail(op, err)
+		}
+		if lo < 0 {
+			break
+		}
+		lo, hi = lo-m.base, hi-m.base
+		if err := copyPages(op, from, to, lo, hi); err != nil {
+			return err
+		}
+		at = hi
+	}
+	return nil
+}
+
+// copyPages copies whole pages of one generation to the other.
+func copyPages(op string, from, to *generation, lo, hi int) error {
+	lo, hi = max(lo-from.mem.delta, 0), min(hi-from.mem.delta, len(from.data))
+	err := Guard(func() error {
+		copy(to.data[lo:hi], from.data[lo:hi])
+		return nil
+	})
+	var fe *FaultError
+	if errors.As(err, &fe) {
+		fe.Op = op
+	}
+	return err
+}
+
+// copyChanged is copyPrivate where the kernel does not tell which pages are
+// private: those that differ.
+func copyChanged(op string, from, to *generation) error {
+	ps := sys.PageSize()
+	for lo := 0; lo < len(from.data); lo += ps {
+		hi := min(lo+ps, len(from.data))
+		same := false
+		err := Guard(func() error {
+			same = bytes.Equal(from.data[lo:hi], to.data[lo:hi])
+			return nil
+		})
+		if err == nil && !same {
+			err = copyPages(op, from, to, lo+from.mem.delta, hi+from.mem.delta)
+		}
+		if err != nil && !errors.Is(err, errEOF) {
+			return err
+		}
+	}
+	return nil
+}
+
+// handOver locks in the new generation what is locked in the old, window by
+// window: both map the same pages, so none is ever free to leave, and no more
+// than a window is charged twice. The caller holds locks.mu.
+func (f *File) handOver(op string, from, to *generation) error {
+	l := &f.locks
+	var done []lockset.Run
+	for _, run := range l.set.Held(nil, 0, int64(from.mem.mapped)) {
+		window := int64(lockWindow)
+		for lo := run.Lo; lo < run.Hi; {
+			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
+			err := failpoint("lock")
+			if err == nil {
+				err = f.lockNew(to, part)
+			}
+			if isNoMemory(err) && part.Hi-part.Lo > int64(sys.PageSize()) {
+				// There may be room for less.
+				window = max(window/2, int64(sys.PageSize()))
+				continue
+			}
+			if err != nil {
+				f.handBack(from, to, append(done, part))
+				call := &lockCall{op: op, off: max(run.Lo-int64(to.mem.delta), 0), n: run.Hi - run.Lo}
+				return f.lockErrorHeld(call, to, part.Lo, part.Hi, err, part.Hi-part.Lo)
+			}
+			f.kernelUnlock(from, part) //nolint:errcheck // the old mapping goes anyway
+			done = append(done, part)
+			lo = part.Hi
+		}
+	}
+	return nil
+}
+
+// lockNew locks a run in a generation that nobody knows yet.
+func (f *File) lockNew(g *generation, run lockset.Run) error {
+	if run.Level == lockset.Now {
+		if err := f.populate(g, run.Lo, run.Hi); err != nil && !errors.Is(err, sys.ErrUnreadable) {
+			return err
+		}
+	}
+	return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
+}
+
+// handBack undoes a part of handOver: the last run may be locked in part.
+func (f *File) handBack(from, to *generation, done []lockset.Run) {
+	for i := len(done) - 1; i >= 0; i-- {
+		f.kernelUnlock(to, done[i]) //nolint:errcheck // the new mapping goes anyway
+		if i < len(done)-1 {
+			// What was locked a moment ago fits again.
+			from.mem.space.Lock(from.mem.base+int(done[i].Lo), int(done[i].Hi-done[i].Lo)) //nolint:errcheck // as above
+		}
+	}
+}
+
+// lockAgain locks in a generation all that the books say. The caller holds
+// locks.mu.
+func (f *File) lockAgain(op string, g *generation) error {
+	for _, run := range f.locks.set.Held(nil, 0, int64(g.mem.mapped)) {
+		if err := f.lockNew(g, run); err != nil {
+			call := &lockCall{op: op, off: max(run.Lo-int64(g.mem.delta), 0), n: run.Hi - run.Lo}
+			return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, run.Hi-run.Lo)
+		}
+	}
+	return nil
+}
