@@ -114,12 +114,8 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 	if fault.Copy(dst, src, lo, hi) {
 		return len(dst), nil
 	}
-	// Whoever took the memory away has it done by now, and then there is
-	// nothing wrong with the file.
-	if now, err := f.current(op); err != nil {
+	if err := f.stillThere(op, g); err != nil {
 		return 0, err
-	} else if now != g {
-		return 0, errMoved
 	}
 	ps := int64(sys.PageSize())
 	for n < len(dst) {
@@ -130,14 +126,27 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 			n += int(step)
 			continue
 		}
-		if now, err := f.current(op); err != nil {
+		if err := f.stillThere(op, g); err != nil {
 			return n, err
-		} else if now != g {
-			return 0, errMoved
 		}
 		return n, g.mem.faultAt(op, off+int64(n), op == "writeat")
 	}
 	return n, nil
+}
+
+// stillThere is asked after a fault. Whoever took the memory away has it done
+// by the time that current answers, and then nothing is wrong with the file.
+// From a copier that has entered a gate nothing is taken away, and it must not
+// wait for those who wait for it.
+func (f *File) stillThere(op string, g *generation) error {
+	if g.mem.gated {
+		return nil
+	}
+	now, err := f.current(op)
+	if err == nil && now != g {
+		err = errMoved
+	}
+	return err
 }
 
 func (f *File) writable(op string) error {

@@ -176,7 +176,8 @@ func (f *File) toLock(call *lockCall) int64 {
 // nothing is read from the disk for a lock that cannot be had. The answer is
 // the kernel's: it looks at the limit before it does anything.
 func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
-	if !sys.LocksOnFault() {
+	// For little it is cheaper to let the lock itself be refused.
+	if !sys.LocksOnFault() || hi-lo <= unaskedBytes {
 		return nil
 	}
 	soft, _, exempt, err := sys.MemlockLimits()
@@ -194,7 +195,7 @@ func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
 	l.mu.Lock()
 	g := f.cur.Load()
 	lo, hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
-	if g == closedGeneration || hi > int64(g.mem.mapped) {
+	if g == closedGeneration || hi > g.mem.mapped.Load() {
 		l.mu.Unlock()
 		return nil
 	}

@@ -77,15 +77,20 @@ func (e *extent) loads(at int64) bool {
 func (e *extent) faultAt(op string, off int64, store bool) *FaultError {
 	ps := int64(sys.PageSize())
 	first := max(page.Down(off+int64(e.delta), ps)-int64(e.delta), 0)
-	return &FaultError{
-		Op: op, Path: e.src.name, Off: first, FileOff: e.src.off + first,
-		Err: e.src.why(first, store),
+	fe := &FaultError{Op: op, Path: e.src.name, Off: first, FileOff: e.src.off + first}
+	if at := off + int64(e.delta); at < 0 || at >= e.mapped.Load() {
+		fe.Off, fe.FileOff = off, e.src.off+off
+		fe.Err = errOutside
+	} else {
+		fe.Err = e.src.why(first, store)
 	}
+	return fe
 }
 
 var (
 	errUnknownFault = errors.New("the page cannot be had; the file's descriptor is closed, so the reason is not known")
 	errEOF          = io.ErrUnexpectedEOF
+	errOutside      = errors.New("the address is outside of the mapped bytes")
 	errNoMemory     = errors.New("the page cannot be had, though the file can be read there")
 )
 

@@ -17,9 +17,9 @@ import (
 // mapped byte. A File should be closed; one that is dropped without Close is
 // unmapped by the garbage collector.
 type File struct {
-	src     *source
-	opts    Options // a copy
-	created bool    // this File made the file: its directory has a new entry
+	src  *source
+	opts Options // a copy
+	dir  string  // of a file that this File made: it has a new entry
 
 	// cur is replaced by Resize, Refresh and Close, which hold mu and never
 	// call the user's code while they do.

@@ -3,7 +3,9 @@ package mmapio
 import (
 	"context"
 	"io/fs"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -204,6 +206,27 @@ func (f *File) populate(g *generation, lo, hi int64) error {
 	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
 }
 
+// maxMaps remembers vm.max_map_count for a second: to read it takes longer than
+// to lock a page.
+var maxMaps maxMapCount
+
+type maxMapCount struct {
+	mu    sync.Mutex
+	at    time.Time
+	value int64
+	err   error
+}
+
+func (m *maxMapCount) get() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); now.Sub(m.at) > time.Second || m.at.IsZero() {
+		m.value, m.err = limits.MaxMapCount()
+		m.at = now
+	}
+	return m.value, m.err
+}
+
 // splits is how many mappings the locks of all Files have cost.
 var splits atomic.Int64
 
@@ -222,7 +245,7 @@ func (l *locker) cost(g *generation, runs int) int64 {
 	if l.set.Covered(0, ps, lockset.OnFault) {
 		cuts--
 	}
-	if end := int64(g.mem.mapped); l.set.Covered(end-ps, end, lockset.OnFault) {
+	if end := g.mem.mapped.Load(); l.set.Covered(end-ps, end, lockset.OnFault) {
 		cuts--
 	}
 	return max(cuts, 0)
@@ -232,10 +255,10 @@ func (l *locker) cost(g *generation, runs int) int64 {
 // the mappings that a process may have: when they run out, Go itself dies.
 func (l *locker) mapRoom(run lockset.Run) error {
 	more := int64(2 * (l.set.RunsIfHeld(run.Lo, run.Hi) - l.set.HeldRuns()))
-	if more <= 0 || splits.Load()+more < 1000 {
+	if more <= 0 {
 		return nil
 	}
-	limit, err := limits.MaxMapCount()
+	limit, err := maxMaps.get()
 	if err != nil || splits.Load()+more <= limit/2 {
 		return nil //nolint:nilerr // no such limit here
 	}

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,8 +57,9 @@ type extent struct {
 
 	holders, calls, copiers gate.Gate
 
+	mapped atomic.Int64 // bytes from base that are mapped, in whole pages; the rest is reserved
+
 	mu      sync.Mutex
-	mapped  int  // bytes from base that are mapped, in whole pages; the rest is reserved
 	retired bool // taken away as soon as nobody is inside
 	gone    bool // taken away
 	idle    bool // … but for the addresses
@@ -70,7 +72,7 @@ func newMemory(e *extent, n int) *memory {
 	m := &memory{e}
 	if e.space != nil {
 		if n > 0 {
-			e.mapped = pageUp(e.delta + n)
+			e.mapped.Store(int64(pageUp(e.delta + n)))
 		}
 		e.area = fault.Area{Lo: e.space.Addr(), Hi: e.space.Addr() + uintptr(e.space.Size()), Owner: e}
 		fault.Add(&e.area)
@@ -176,7 +178,7 @@ const (
 func (s *idleSpace) add(n int) {
 	count, bytes := s.count.Add(1), s.bytes.Add(int64(n))
 	limit := int64(idleSmall)
-	if maxInt > 1<<32 {
+	if strconv.IntSize == 64 {
 		limit = idleBytes
 	}
 	if (count > idleCount || bytes > limit) && s.collecting.CompareAndSwap(false, true) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -217,9 +218,14 @@ func mapOpened(op, name string, file *os.File, o *Options, created bool) (*File,
 		}
 	}
 	f := &File{
-		src:     &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
-		opts:    *o,
-		created: created,
+		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
+		opts: *o,
+	}
+	if created {
+		// Now, since the program may change its directory before it syncs.
+		if f.dir, err = filepath.Abs(filepath.Dir(name)); err != nil {
+			return nil, pathError(op, name, err)
+		}
 	}
 	f, err = f.start(op, length)
 	if err != nil {

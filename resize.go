@@ -155,7 +155,7 @@ func (f *File) growsInPlace(g *generation, size int64) bool {
 // growInPlace maps what is missing behind what is mapped.
 func (f *File) growInPlace(op string, g *generation, size int64) error {
 	m := g.mem
-	from, to := m.mapped, pageUp(m.delta+int(size))
+	from, to := int(m.mapped.Load()), pageUp(m.delta+int(size))
 	if to > from {
 		err := failpoint("map")
 		if err == nil {
@@ -184,12 +184,11 @@ func (f *File) place(e *extent, at, n int) error {
 
 // publish makes size bytes of the memory the File's.
 func (f *File) publish(m *memory, size int64) {
-	m.mu.Lock()
-	m.mapped = 0
+	mapped := 0
 	if size > 0 {
-		m.mapped = pageUp(m.delta + int(size))
+		mapped = pageUp(m.delta + int(size))
 	}
-	m.mu.Unlock()
+	m.mapped.Store(int64(mapped))
 	l := &f.locks
 	l.mu.Lock()
 	f.cur.Store(m.generation(int(size)))
@@ -283,7 +282,7 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		return f.fail(op, err)
 	}
 	m := g.mem
-	from, to := 0, m.mapped
+	from, to := 0, int(m.mapped.Load())
 	if size > 0 {
 		from = pageUp(m.delta + int(size))
 	}
@@ -298,9 +297,7 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 	f.letGo(f.cur.Load(), 0, int64(to)) // the page that was cut in the middle
 	l.mu.Unlock()
 	if from < to && m.space.Clear(m.base+from, to-from) == nil {
-		m.mu.Lock()
-		m.mapped = from
-		m.mu.Unlock()
+		m.mapped.Store(int64(from))
 	}
 	return nil
 }

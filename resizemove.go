@@ -63,18 +63,19 @@ func (f *File) copyPrivate(op string, from, to *generation) (err error) {
 	if len(from.data) == 0 {
 		return nil
 	}
+	mapped := int(m.mapped.Load())
 	if sys.CanReserve {
-		if err := m.space.Protect(m.base, m.mapped, sys.Read); err != nil {
+		if err := m.space.Protect(m.base, mapped, sys.Read); err != nil {
 			return f.fail(op, err)
 		}
 		defer func() {
 			if err != nil {
-				m.space.Protect(m.base, m.mapped, sys.Private) //nolint:errcheck // the first error counts
+				m.space.Protect(m.base, mapped, sys.Private) //nolint:errcheck // the first error counts
 			}
 		}()
 	}
-	for at := 0; at < m.mapped; {
-		lo, hi, err := m.space.Private(m.base+at, m.mapped-at)
+	for at := 0; at < mapped; {
+		lo, hi, err := m.space.Private(m.base+at, mapped-at)
 		if errors.Is(err, errors.ErrUnsupported) {
 			return copyChanged(op, from, to)
 		}
@@ -134,7 +135,7 @@ func copyChanged(op string, from, to *generation) error {
 func (f *File) handOver(op string, from, to *generation) error {
 	l := &f.locks
 	var done []lockset.Run
-	for _, run := range l.set.Held(nil, 0, int64(from.mem.mapped)) {
+	for _, run := range l.set.Held(nil, 0, from.mem.mapped.Load()) {
 		window := int64(lockWindow)
 		for lo := run.Lo; lo < run.Hi; {
 			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
@@ -184,7 +185,7 @@ func (f *File) handBack(from, to *generation, done []lockset.Run) {
 // lockAgain locks in a generation all that the books say. The caller holds
 // locks.mu.
 func (f *File) lockAgain(op string, g *generation) error {
-	for _, run := range f.locks.set.Held(nil, 0, int64(g.mem.mapped)) {
+	for _, run := range f.locks.set.Held(nil, 0, g.mem.mapped.Load()) {
 		if err := f.lockNew(g, run); err != nil {
 			call := &lockCall{op: op, off: max(run.Lo-int64(g.mem.delta), 0), n: run.Hi - run.Lo}
 			return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, run.Hi-run.Lo)

@@ -3,7 +3,6 @@ package mmapio
 import (
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"sync"
 
 	"github.com/mmapio/mmapio/internal/sys"
@@ -65,8 +64,8 @@ func (f *File) sync(op string) error {
 	if err := sys.SyncFile(f.src.file); err != nil {
 		return err
 	}
-	if f.created && !f.syncer.dir {
-		if err := sys.SyncDir(filepath.Dir(f.src.name)); err != nil {
+	if f.dir != "" && !f.syncer.dir {
+		if err := sys.SyncDir(f.dir); err != nil {
 			return err
 		}
 		f.syncer.dir = true

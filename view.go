@@ -38,19 +38,19 @@ func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error
 	if err != nil {
 		return err
 	}
-	defer func() {
-		pass.Leave()
-		runtime.KeepAlive(g)
-	}()
 	old, done := debug.SetPanicOnFault(true), false
 	defer func() {
 		debug.SetPanicOnFault(old)
 		if !done {
+			defer pass.Leave() // what is recovered may have to panic on
 			// A panic, or runtime.Goexit, for which recover has nothing.
 			if r := recover(); r != nil {
 				err = g.mem.caught(r, op, off)
 			}
+			return
 		}
+		pass.Leave()
+		runtime.KeepAlive(g)
 	}()
 	err = fn(g.data[off : off+n : off+n])
 	done = true

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +14,7 @@ func openFDs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	own := "/proc/" + strconv.Itoa(os.Getpid()) + "/"
 	var all []string
 	for _, e := range list {
 		target, err := os.Readlink(filepath.Join(dir, e.Name()))
@@ -21,6 +23,9 @@ func openFDs() ([]string, error) {
 		}
 		if strings.HasPrefix(target, "anon_inode:[event") { // eventpoll, eventfd: the runtime's poller
 			continue
+		}
+		if target == own+"maps" || target == own+"pagemap" {
+			continue // internal/sys keeps these open, one each, on purpose
 		}
 		all = append(all, target)
 	}

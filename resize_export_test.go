@@ -1,0 +1,21 @@
+package mmapio
+
+// SetFailpoint has tests fail the steps of a change one by one. It returns
+// what puts the old state back.
+func SetFailpoint(step func(step string) error) (restore func()) {
+	old := failpoint
+	failpoint = step
+	return func() { failpoint = old }
+}
+
+// Slack is the memory from the end of the File to the end of its last page:
+// what no slice of the API reaches, but a store that was under way while the
+// File was cut does, and another process.
+func Slack(f *File) []byte {
+	g := f.cur.Load()
+	n := g.mem.mapped - g.mem.delta - len(g.data)
+	if n <= 0 {
+		return nil
+	}
+	return g.mem.space.Bytes(g.mem.base+g.mem.delta+len(g.data), n)
+}
