@@ -7,13 +7,11 @@ import (
 	"io"
 	"iter"
 	"os"
-	"reflect"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
@@ -43,14 +41,9 @@ var stdin = bufio.NewReader(os.Stdin)
 // a fault that nobody caught makes it 2, which is how Go programs end of
 // SIGBUS and SIGSEGV.
 var faultChild = prove.Register("fault", func(args []string) int {
-	act, ok := acts[args[0]]
-	if !ok {
-		fmt.Fprintln(os.Stderr, "no such act:", args[0])
-		return 3
-	}
-	t := prove.T()
-	if act.plain != nil {
-		act.plain(t, args[1])
+	t, act := prove.T(), acts[args[0]]
+	if act.do == nil {
+		soloActs[args[0]](t, args[1])
 		return 0
 	}
 	f := mustOpen(t, args[1], &mmapio.Options{Mode: mmapio.ReadWrite})
@@ -133,7 +126,6 @@ type act struct {
 	op     string // of the error
 	stores bool
 	do     func(s *scene) error
-	plain  func(t testing.TB, path string) // one that opens the file itself and is expected to die
 }
 
 var acts = map[string]act{
@@ -312,55 +304,6 @@ var acts = map[string]act{
 			return s.f.View(0, s.size, func(b []byte) error { s.cut(); sum(b); return nil })
 		})
 	}},
-
-	// From here on they die.
-	"Region unguarded": {do: func(s *scene) error {
-		r := s.region()
-		defer r.Release()
-		s.cut()
-		sum(r.Bytes())
-		return nil
-	}},
-	"goroutine": {do: func(s *scene) error {
-		return s.f.View(0, s.size, func(b []byte) error {
-			s.cut()
-			done := make(chan struct{})
-			go func() { defer close(done); sum(b) }()
-			<-done
-			return nil
-		})
-	}},
-	"send": {do: func(s *scene) error {
-		return s.f.View(0, s.size, func(b []byte) error {
-			s.cut()
-			// What a plain ch <- *v does; the race detector's copy of the
-			// value would come before the send.
-			ch := make(chan [64]byte, 1)
-			v := reflect.NewAt(reflect.TypeFor[[64]byte](), unsafe.Pointer(&b[s.size-pageSize]))
-			reflect.ValueOf(ch).Send(v.Elem())
-			return nil
-		})
-	}},
-	"println": {do: func(s *scene) error {
-		return s.f.View(0, s.size, func(b []byte) error {
-			s.cut()
-			println(unsafe.String(&b[s.size-pageSize], 8))
-			return nil
-		})
-	}},
-	"plain load": {plain: func(t testing.TB, path string) {
-		b := plainMap(t, path, syscall.PROT_READ)
-		ask(t, "cut")
-		sum(b)
-	}},
-	"plain store": {plain: func(t testing.TB, path string) {
-		b := plainMap(t, path, syscall.PROT_READ|syscall.PROT_WRITE)
-		ask(t, "cut")
-		b[len(b)-1] = 1
-	}},
-	"plain store into read-only": {plain: func(t testing.TB, path string) {
-		plainMap(t, path, syscall.PROT_READ)[0] = 1
-	}},
 }
 
 func (s *scene) region() *mmapio.Region {
@@ -402,6 +345,15 @@ func (s *scene) panics(seq iter.Seq2[mmapio.Chunk, error]) error {
 		s.T.Fatalf("the loop ended with %v", r)
 	}
 	return mmapio.Guard(func() error { panic(r) })
+}
+
+// lastPage gives a page that was cut off to a function, in a View.
+func lastPage(fn func(b []byte)) func(t testing.TB, path string) {
+	return func(t testing.TB, path string) {
+		f := mustOpen(t, path, nil)
+		err := f.View(f.Size()-pageSize, pageSize, func(b []byte) error { ask(t, "cut"); fn(b); return nil })
+		t.Errorf("came back: %v", err)
+	}
 }
 
 // plainMap maps a file as every program does.

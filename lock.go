@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"sync"
 
@@ -30,6 +31,44 @@ import (
 //
 // mlock2(2) after madvise(2) with MADV_POPULATE_READ, mlock(2), VirtualLock.
 func (f *File) Lock(off, n int64) error { return f.lock("lock", off, n) }
+
+// LockOptions says how LockContext locks. The zero value is what Lock does.
+type LockOptions struct {
+	// OnFault leaves what is not in RAM on the disk: a page is locked when it
+	// is first touched. errors.ErrUnsupported where the kernel cannot do it
+	// (all but Linux).
+	OnFault bool
+	// Progress is called after each step with the bytes that are locked by
+	// then and those that are to be. It may call methods of the File.
+	Progress func(done, total int64)
+}
+
+// LockContext is Lock in steps of some MiB. It stops between two of them when
+// ctx ends, lets go of what it has locked itself, and returns an error that
+// wraps the cause. nil options mean the zero value.
+//
+// mlock2(2) with MLOCK_ONFAULT.
+func (f *File) LockContext(ctx context.Context, off, n int64, opts *LockOptions) error {
+	const op = "lockcontext"
+	call := &lockCall{op: op, off: off, n: n, level: lockset.Now}
+	if opts != nil {
+		call.progress = opts.Progress
+		if opts.OnFault {
+			call.level = lockset.OnFault
+		}
+	}
+	l := &f.locks
+	l.mu.Lock()
+	_, _, _, err := f.lockRange(op, off, n)
+	l.mu.Unlock()
+	switch {
+	case err != nil || n == 0:
+		return err
+	case call.level == lockset.OnFault && !sys.LocksOnFault():
+		return f.fail(op, errors.ErrUnsupported)
+	}
+	return f.raise(ctx, call)
+}
 
 // Unlock lets the pages that hold [off, off+n) leave RAM, where no locked byte
 // and no [Pin] remains on them. To unlock what is not locked succeeds. With
@@ -158,7 +197,12 @@ func (f *File) lock(op string, off, n int64) error {
 	if n == wholeFile {
 		n = int64(len(g.data))
 	}
-	return f.lockWindows(context.Background(), op, off, n, lockset.Now)
+	return f.raise(context.Background(), &lockCall{op: op, off: off, n: n, level: lockset.Now})
+}
+
+// raise locks bytes at the level of the call.
+func (f *File) raise(ctx context.Context, call *lockCall) error {
+	return f.lockWindows(ctx, call, func(lo, hi int64) { f.locks.set.Raise(lo, hi, call.level) })
 }
 
 func (f *File) unlock(op string, off, n int64) error {

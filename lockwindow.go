@@ -23,35 +23,41 @@ const lockWindow = 16 << 20
 // locked so far is its own: if it fails, to drop the pins is to undo exactly
 // that, whatever others have locked or unlocked meanwhile, and if it succeeds,
 // the bytes become locked in one step.
-func (f *File) lockWindows(ctx context.Context, op string, off, n int64, level lockset.Level) error {
+//
+// done makes the change in the books that the call is for, once all is held.
+func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi int64)) error {
 	l := &f.locks
 	delta := f.src.off % int64(sys.PageSize())
-	lo, hi := off+delta, off+n+delta
-	call := lockCall{op: op, off: off, n: n, level: level}
+	lo, hi := call.off+delta, call.off+call.n+delta
 
 	var pins []lockset.Pin
-	err := f.tooMuch(&call, lo, hi)
+	err := f.tooMuch(call, lo, hi)
 	for at := lo; at < hi && err == nil; {
 		end := min(hi, page.Down(at, lockWindow)+lockWindow)
 		if err = ctx.Err(); err == nil {
 			var pin lockset.Pin
-			pin, err = f.claim(&call, at, end)
+			pin, err = f.claim(call, at, end)
 			pins = append(pins, pin)
+		} else {
+			err = f.fail(call.op, context.Cause(ctx))
 		}
 		at = end
+		if err == nil && call.progress != nil {
+			call.progress(end-lo, call.n)
+		}
 	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g := f.cur.Load()
 	if g == closedGeneration {
-		return f.fail(op, fs.ErrClosed) // what was held went with the mapping
+		return f.fail(call.op, fs.ErrClosed) // what was held went with the mapping
 	}
 	if err == nil {
-		err = f.within(op, g, off, n)
+		err = f.within(call.op, g, call.off, call.n)
 	}
 	if err == nil {
-		l.set.Raise(lo, hi, level)
+		done(lo, hi)
 	}
 	for _, pin := range pins {
 		l.set.Unpin(pin)
@@ -67,6 +73,8 @@ type lockCall struct {
 	op     string
 	off, n int64
 	level  lockset.Level
+
+	progress func(done, total int64)
 
 	cgroups int   // whether they have to be looked at
 	unasked int64 // bytes brought in since they were

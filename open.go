@@ -20,15 +20,15 @@ func OpenFile(name string, opts *Options) (*File, error) {
 	if err := o.supported(opOpen, name); err != nil {
 		return nil, err
 	}
-	file, created, err := openRegular(name, &o)
+	file, made, err := openRegular(name, &o)
 	if err != nil {
 		return nil, err
 	}
-	f, err := mapOpened(opOpen, name, file, &o, created)
+	f, err := mapOpened(opOpen, name, file, &o, made)
 	if err != nil {
 		file.Close() //nolint:errcheck // the first error counts
-		if created {
-			os.Remove(name) //nolint:errcheck // as above
+		if made != "" {
+			os.Remove(made) //nolint:errcheck // as above
 		}
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func Map(f *os.File, opts *Options) (*File, error) {
 	if err != nil {
 		return nil, pathError(opMap, name, err)
 	}
-	m, err := mapOpened(opMap, name, own, &o, false)
+	m, err := mapOpened(opMap, name, own, &o, "")
 	if err != nil {
 		own.Close() //nolint:errcheck // the first error counts
 		return nil, err
@@ -112,8 +112,9 @@ func copied(opts *Options) Options {
 	return *opts
 }
 
-// openRegular opens the file by name, or makes it, and reports which.
-func openRegular(name string, o *Options) (file *os.File, created bool, err error) {
+// openRegular opens the file by name, or makes it: made is its name then, which
+// is another one where a link led to nothing.
+func openRegular(name string, o *Options) (file *os.File, made string, err error) {
 	flag := os.O_RDONLY
 	if o.Mode == ReadWrite {
 		flag = os.O_RDWR
@@ -127,30 +128,36 @@ func openRegular(name string, o *Options) (file *os.File, created bool, err erro
 	// at what was really opened, cannot be cheated.
 	switch info, err := os.Stat(name); {
 	case err == nil && o.Exclusive:
-		return nil, false, pathError(opOpen, name, fs.ErrExist)
+		return nil, "", pathError(opOpen, name, fs.ErrExist)
 	case err == nil:
 		if err := regular(opOpen, name, info); err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 	case !o.Create || !errors.Is(err, fs.ErrNotExist):
-		return nil, false, pathError(opOpen, name, err)
+		return nil, "", pathError(opOpen, name, err)
 	}
 	if o.Create {
 		// To know whether this call made the file, O_EXCL must have said so.
-		file, err = os.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, perm)
-		created = err == nil
+		if file, err = os.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, perm); err == nil {
+			made = name
+		}
 	}
-	if !created && !o.Exclusive {
+	if made == "" && !o.Exclusive {
 		if !o.Create || errors.Is(err, fs.ErrExist) {
 			file, err = os.OpenFile(name, flag, 0)
 		}
 		if o.Create && errors.Is(err, fs.ErrNotExist) {
 			// It was removed in between, or the name is a link to nowhere.
-			file, err = os.OpenFile(name, flag|os.O_CREATE, perm)
+			target := leadsTo(name)
+			if file, err = os.OpenFile(target, flag|os.O_CREATE|os.O_EXCL, perm); err == nil {
+				made = target
+			} else {
+				file, err = os.OpenFile(name, flag|os.O_CREATE, perm)
+			}
 		}
 	}
 	if err != nil {
-		return nil, false, pathError(opOpen, name, err)
+		return nil, "", pathError(opOpen, name, err)
 	}
 	info, err := file.Stat()
 	if err == nil {
@@ -158,9 +165,25 @@ func openRegular(name string, o *Options) (file *os.File, created bool, err erro
 	}
 	if err != nil {
 		file.Close() //nolint:errcheck // the first error counts
-		return nil, false, pathError(opOpen, name, err)
+		return nil, "", pathError(opOpen, name, err)
 	}
-	return file, created, nil
+	return file, made, nil
+}
+
+// leadsTo follows links to where a file would be made.
+func leadsTo(name string) string {
+	for range 40 { // more would be ELOOP
+		to, err := os.Readlink(name)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			dir, _ := filepath.Split(name)
+			to = dir + to // as it is: ".." after a link is not what it seems
+		}
+		name = to
+	}
+	return name
 }
 
 // regular refuses what cannot be mapped as a file.
@@ -183,8 +206,9 @@ func regular(op, name string, info fs.FileInfo) error {
 	return pathError(op, name, &sentinel{"is " + kind + "; only regular files can be mapped", fs.ErrInvalid})
 }
 
-// mapOpened sizes the file and maps it. The caller closes file on error.
-func mapOpened(op, name string, file *os.File, o *Options, created bool) (*File, error) {
+// mapOpened sizes the file and maps it. made is its name if this call made it.
+// The caller closes file on error.
+func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, pathError(op, name, err)
@@ -221,15 +245,15 @@ func mapOpened(op, name string, file *os.File, o *Options, created bool) (*File,
 		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
 		opts: *o,
 	}
-	if created {
+	if made != "" {
 		// Now, since the program may change its directory before it syncs.
-		if f.dir, err = filepath.Abs(filepath.Dir(name)); err != nil {
+		if f.dir, err = filepath.Abs(filepath.Dir(made)); err != nil {
 			return nil, pathError(op, name, err)
 		}
 	}
 	f, err = f.start(op, length)
 	if err != nil {
-		if size > before && !created {
+		if size > before && made == "" {
 			file.Truncate(before) //nolint:errcheck // the first error counts
 		}
 		return nil, err

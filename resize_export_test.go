@@ -13,7 +13,7 @@ func SetFailpoint(step func(step string) error) (restore func()) {
 // File was cut does, and another process.
 func Slack(f *File) []byte {
 	g := f.cur.Load()
-	n := g.mem.mapped - g.mem.delta - len(g.data)
+	n := int(g.mem.mapped.Load()) - g.mem.delta - len(g.data)
 	if n <= 0 {
 		return nil
 	}

@@ -9,6 +9,9 @@ type Pin struct {
 	level  Level
 }
 
+// Range returns the bytes that were pinned.
+func (p Pin) Range() (lo, hi int64) { return p.lo, p.hi }
+
 // A cut is a Truncate that took bytes away from pins. It concerns the pins
 // made up to its epoch, and later than the cut before it in Set.cuts.
 type cut struct {

@@ -1,0 +1,400 @@
+package mmapio_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+	"github.com/mmapio/mmapio/internal/slowfs"
+)
+
+// runFault starts a fault child and does what it asks for.
+func runFault(t *testing.T, act, path string, verbs map[string]func()) prove.Result {
+	t.Helper()
+	p := faultChild.Start(t, prove.Args(act, path))
+	for {
+		line, ok := p.Line()
+		if !ok {
+			return p.Wait()
+		}
+		if what, ok := strings.CutPrefix(line, "ask "); ok {
+			verbs[what]()
+			p.Send("done")
+		}
+	}
+}
+
+// cutting are the verbs of a file that is to be cut and to grow again.
+func cutting(t *testing.T, path string) map[string]func() {
+	truncate := func(size int64) {
+		if err := os.Truncate(path, size); err != nil {
+			t.Error(err)
+		}
+	}
+	cut := func() { truncate(cutPages*pageSize + cutRest) }
+	return map[string]func(){
+		"cut":  cut,
+		"soon": func() { time.Sleep(20 * time.Millisecond); cut() },
+		"grow": func() { truncate(filePages * pageSize) },
+	}
+}
+
+func wantDeath(t *testing.T, res prove.Result, signal string) {
+	t.Helper()
+	// Go's handler turns the signal into a message and exit status 2.
+	if res.Code != 2 || !strings.Contains(res.Output, signal) {
+		t.Errorf("did not die of %s: %v", signal, res)
+	}
+}
+
+// TestCut cuts the file of another process under every kind of access.
+func TestCut(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	for name := range acts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, _ := patternFile(t, filePages*pageSize)
+			if res := runFault(t, name, path, cutting(t, path)); res.Code != 0 {
+				t.Error(res)
+			}
+		})
+	}
+}
+
+// TestCutDies is the control of TestCut, and shows what no guard can catch.
+func TestCutDies(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	for name, signal := range map[string]string{
+		"plain load": "SIGBUS", "plain store": "SIGBUS", "plain store into read-only": "SIGSEGV",
+		"Region unguarded": "SIGBUS", "goroutine": "SIGBUS", "send": "SIGBUS", "println": "SIGBUS",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, _ := patternFile(t, filePages*pageSize)
+			wantDeath(t, runFault(t, name, path, cutting(t, path)), signal)
+		})
+	}
+}
+
+// soloActs open the file themselves.
+var soloActs = map[string]func(t testing.TB, path string){
+	"plain load": func(t testing.TB, path string) {
+		b := plainMap(t, path, syscall.PROT_READ)
+		ask(t, "cut")
+		sum(b)
+	},
+	"plain store": func(t testing.TB, path string) {
+		b := plainMap(t, path, syscall.PROT_READ|syscall.PROT_WRITE)
+		ask(t, "cut")
+		clear(b)
+	},
+	"plain store into read-only": func(t testing.TB, path string) {
+		plainMap(t, path, syscall.PROT_READ)[0] = 1
+	},
+	"Region unguarded": func(t testing.TB, path string) {
+		f := mustOpen(t, path, nil)
+		r, err := f.Region(0, f.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(t, "cut")
+		sum(r.Bytes())
+	},
+	"goroutine": lastPage(func(b []byte) {
+		done := make(chan struct{})
+		go func() { defer close(done); sum(b) }()
+		<-done
+	}),
+	// What a plain ch <- *v does. (The race detector has the value copied
+	// before it is sent.)
+	"send": lastPage(func(b []byte) {
+		ch := make(chan [64]byte, 1)
+		v := reflect.NewAt(reflect.TypeFor[[64]byte](), unsafe.Pointer(&b[0]))
+		reflect.ValueOf(ch).Send(v.Elem())
+	}),
+	"println": lastPage(func(b []byte) { println(unsafe.String(&b[0], 8)) }),
+	"eio":     eioAct,
+	"full":    fullAct,
+}
+
+// wantFault checks the error of a fault at a page of the file.
+func wantFault(t testing.TB, err error, op string, fileOff, offset int64, is error) {
+	t.Helper()
+	fe, ok := err.(*mmapio.FaultError) //nolint:errorlint // it must be the outermost
+	switch {
+	case !ok:
+		t.Errorf("%s: %v is a %T, not a *FaultError", op, err, err)
+	case fe.Op != op || fe.FileOff != fileOff || fe.Off != fileOff-offset || !errors.Is(err, is):
+		t.Errorf("%+v, want %s at %d (%d in the file): %v", *fe, op, fileOff-offset, fileOff, is)
+	}
+}
+
+// TestFirstBadPage is about where a fault is said to be, for Files that do not
+// start at a page's edge.
+func TestFirstBadPage(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	for _, offset := range []int64{0, 1, pageSize - 1, pageSize, pageSize + 904} {
+		for _, left := range []int64{0, 1, pageSize, 3*pageSize + 1} {
+			t.Run(fmt.Sprintf("offset %d, %d left", offset, left), func(t *testing.T) {
+				path, _ := patternFile(t, filePages*pageSize+5)
+				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Offset: offset})
+				if err := os.Truncate(path, left); err != nil {
+					t.Fatal(err)
+				}
+				// The first page with a mapped byte and none of the file.
+				bad := max((left+pageSize-1)/pageSize*pageSize, offset/pageSize*pageSize)
+				at := max(bad, offset) // its first mapped byte
+				p := make([]byte, f.Size())
+				n, err := f.ReadAt(p, 0)
+				wantFault(t, err, "readat", at, offset, io.ErrUnexpectedEOF)
+				if int64(n) != at-offset {
+					t.Errorf("ReadAt: %d bytes, want %d", n, at-offset)
+				}
+				err = f.View(0, f.Size(), func(b []byte) error { copy(p, b); return nil })
+				wantFault(t, err, "view", at, offset, io.ErrUnexpectedEOF)
+				err = f.Update(0, f.Size(), func(b []byte) error { b[len(b)-1] = 1; return nil })
+				wantFault(t, err, "update", at, offset, io.ErrUnexpectedEOF)
+				r, err := f.Region(0, f.Size())
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = mmapio.Guard(func() error { copy(p, r.Bytes()); return nil })
+				r.Release()
+				wantFault(t, err, "guard", at, offset, io.ErrUnexpectedEOF)
+				// Of a part that is bad as a whole, its first page.
+				part := f.Size() - 2*pageSize
+				err = f.View(part, 2*pageSize, func(b []byte) error { copy(p, b); return nil })
+				wantFault(t, err, "view", (offset+part)/pageSize*pageSize, offset, io.ErrUnexpectedEOF)
+				if offset != 0 && !strings.Contains(err.Error(), fmt.Sprintf("(%d in the file)", (offset+part)/pageSize*pageSize)) {
+					t.Errorf("%q does not tell where in the file", err)
+				}
+			})
+		}
+	}
+}
+
+// TestForeignFault has a fault on a mapping that is not mmapio's pass through
+// every guarded call as the panic that it is.
+func TestForeignFault(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	path, _ := patternFile(t, pageSize)
+	foreign := plainMap(t, path, syscall.PROT_READ|syscall.PROT_WRITE)
+	defer syscall.Munmap(foreign) //nolint:errcheck // a mapping of our own
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	own, _ := patternFile(t, pageSize)
+	f := mustOpen(t, own, &mmapio.Options{Mode: mmapio.ReadWrite})
+	addr := uintptr(unsafe.Pointer(&foreign[0]))
+	for name, call := range map[string]func() error{
+		"View":   func() error { return f.View(0, 1, func([]byte) error { sum(foreign); return nil }) },
+		"Update": func() error { return f.Update(0, 1, func([]byte) error { clear(foreign); return nil }) },
+		"UpdateChunks": func() error {
+			return f.UpdateChunks(0, 2, 1, func(mmapio.Chunk) error { sum(foreign); return nil })
+		},
+		"Guard": func() error { return mmapio.Guard(func() error { sum(foreign); return nil }) },
+		"View in Guard": func() error {
+			return mmapio.Guard(func() error { return f.View(0, 1, func([]byte) error { sum(foreign); return nil }) })
+		},
+		"ReadAt":  func() error { _, err := f.ReadAt(foreign, 0); return err },
+		"WriteAt": func() error { _, err := f.WriteAt(foreign, 0); return err },
+		"Pages": func() error {
+			for range f.Pages(0, f.Size()) {
+				sum(foreign)
+			}
+			return nil
+		},
+	} {
+		var err error
+		r := panicOf(func() { err = call() })
+		fault, ok := r.(interface {
+			runtime.Error
+			Addr() uintptr
+		})
+		if !ok || fault.Addr()&^uintptr(pageSize-1) != addr {
+			t.Errorf("%s: panicked with %v, returned %v; want a fault at %x", name, r, err, addr)
+		}
+		if debug.SetPanicOnFault(false) {
+			t.Errorf("%s left the flag set", name)
+		}
+	}
+	// Nobody was left inside.
+	if err := f.Resize(0); err != nil {
+		t.Error(err)
+	}
+}
+
+// The pages that eioAct finds bad.
+const eioMiddle, eioTail, eioPages = 5, 20, 40
+
+func TestUnreadable(t *testing.T) {
+	prove.NeedE2E(t, prove.Linux, prove.Root, prove.FUSE)
+	fs := slowfs.Start(t, slowfs.Options{})
+	fs.AddFile("file", eioPages*pageSize, slowfs.Offsets)
+	heal := []func(){
+		fs.FailReads("file", eioMiddle*pageSize, pageSize, syscall.EIO),
+		fs.FailReads("file", eioTail*pageSize, pageSize, syscall.EIO),
+	}
+	verbs := map[string]func(){"cut": func() {}, "heal": func() { heal[0](); heal[1]() }}
+	wantDeath(t, runFault(t, "plain load", fs.Path("file"), verbs), "SIGBUS")
+	wantDeath(t, runFault(t, "plain store", fs.Path("file"), verbs), "SIGBUS")
+	if res := runFault(t, "eio", fs.Path("file"), verbs); res.Code != 0 {
+		t.Error(res)
+	}
+}
+
+func eioAct(t testing.TB, path string) {
+	want := make([]byte, eioPages*pageSize)
+	slowfs.Offsets.Bytes(want, 0)
+	const offset = 4097
+	bad, tail := eioMiddle*pageSize, eioTail*pageSize
+	for _, mode := range allModes {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: offset})
+		end := tail + pageSize - offset // in the File
+		p := make([]byte, end)
+		n, err := f.ReadAt(p, 0)
+		wantFault(t, err, "readat", bad, offset, syscall.EIO)
+		if int64(n) != bad-offset {
+			t.Errorf("ReadAt: %d bytes, want %d", n, bad-offset)
+		}
+		same(t, "before the bad page", p[:n], want[offset:bad])
+		after := p[:5*pageSize]
+		if n, err := f.ReadAt(after, bad+pageSize-offset); n != len(after) || err != nil {
+			t.Errorf("ReadAt of the pages after it: %d, %v", n, err)
+		}
+		same(t, "after the bad page", after, want[bad+pageSize:][:len(after)])
+		if n, err := f.ReadAt(p[:1], bad-offset+100); n != 0 {
+			t.Errorf("ReadAt inside: %d, %v", n, err)
+		} else {
+			wantFault(t, err, "readat", bad, offset, syscall.EIO)
+		}
+		// A copy begins with the tail, and that is bad as well.
+		err = f.View(0, end, func(b []byte) error { copy(p, b); return nil })
+		wantFault(t, err, "view", bad, offset, syscall.EIO)
+		err = f.View(bad+pageSize-offset, 18*pageSize, func(b []byte) error { sum(b); return nil })
+		wantFault(t, err, "view", tail, offset, syscall.EIO)
+		_, err = mmapio.LoadAt[uint32](f, bad-offset+8)
+		wantFault(t, err, "loadat", bad, offset, syscall.EIO)
+		err = mmapio.Guard(func() error {
+			for c, err := range f.Chunks(0, end, 3*pageSize) {
+				if err != nil {
+					return err
+				}
+				copy(p, c.Data)
+			}
+			return nil
+		})
+		wantFault(t, err, "guard", bad, offset, syscall.EIO)
+		if mode != mmapio.ReadOnly {
+			n, err := f.WriteAt(want[bad-pageSize:][:3*pageSize], bad-pageSize-offset)
+			wantFault(t, err, "writeat", bad, offset, syscall.EIO)
+			if int64(n) != pageSize {
+				t.Errorf("WriteAt: %d bytes", n)
+			}
+			wantFault(t, mmapio.StoreAt(f, bad-offset+8, uint32(1)), "storeat", bad, offset, syscall.EIO)
+		}
+	}
+	ask(t, "heal")
+	f := mustOpen(t, path, nil)
+	same(t, "healed", contentOf(t, f), want)
+}
+
+// fullPages are in the file; the first fullData have blocks.
+const fullPages, fullData = 16, 3
+
+func TestDiskFull(t *testing.T) {
+	prove.NeedE2E(t, prove.Linux, prove.Root, prove.LoopDevice, prove.Ext4, prove.TmpfsMount)
+	for name, dir := range map[string]string{
+		"ext4": prove.LoopFS(t, "ext4", 16<<20).Dir, "tmpfs": prove.SmallTmpfs(t, 2<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, filler := filepath.Join(dir, "sparse"), filepath.Join(dir, "filler")
+			if err := os.WriteFile(path, pattern(fullData*pageSize, 3), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(path, fullPages*pageSize); err != nil {
+				t.Fatal(err)
+			}
+			fill(t, filler)
+			verbs := map[string]func(){
+				"cut": func() {},
+				"free": func() {
+					if err := os.Remove(filler); err != nil {
+						t.Error(err)
+					}
+				},
+			}
+			wantDeath(t, runFault(t, "plain store", path, verbs), "SIGBUS")
+			if res := runFault(t, "full", path, verbs); res.Code != 0 {
+				t.Error(res)
+			}
+		})
+	}
+}
+
+// fill writes until no block is left.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for buf := make([]byte, 1<<20); len(buf) >= 512; {
+		_, err := f.Write(buf)
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			// What ext4 still holds back it gives with the next commit.
+			if err := f.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			buf = buf[:len(buf)/2]
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+}
+
+func fullAct(t testing.TB, path string) {
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	p, bad := pattern(8*pageSize, 4), fullData*pageSize
+	n, err := f.WriteAt(p, 9)
+	wantFault(t, err, "writeat", bad, 0, syscall.ENOSPC)
+	if int64(n) != bad-9 {
+		t.Errorf("WriteAt: %d bytes, want %d", n, bad-9)
+	}
+	same(t, "what was written", onDisk(t, path)[9:bad], p[:n])
+	wantFault(t, mmapio.StoreAt(f, bad+8, uint64(1)), "storeat", bad, 0, syscall.ENOSPC)
+	err = f.Update(0, f.Size(), func(b []byte) error {
+		for i := range b {
+			b[i] = 1
+		}
+		return nil
+	})
+	wantFault(t, err, "update", bad, 0, syscall.ENOSPC)
+	// tmpfs wants memory for a hole that is only read. Whatever a File that
+	// cannot be written says then, it is not that it cannot be written.
+	if _, err := mustOpen(t, path, nil).ReadAt(make([]byte, f.Size()), 0); errors.Is(err, mmapio.ErrReadOnly) {
+		t.Error(err)
+	}
+	ask(t, "free")
+	if n, err := f.WriteAt(p, 9); n != len(p) || err != nil {
+		t.Errorf("WriteAt with room again: %d, %v", n, err)
+	}
+	if got := onDisk(t, path)[9:][:len(p)]; !bytes.Equal(got, p) {
+		t.Error("what was written is not there")
+	}
+}

@@ -1,0 +1,66 @@
+package mmapio
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/mmapio/mmapio/internal/lockset"
+)
+
+// A Pin keeps the pages of a range in RAM until it is released. Pins are
+// counted: each keeps its pages whatever happens to other pins, and whatever
+// Lock and Unlock do.
+type Pin struct {
+	f    *File
+	in   *lockset.Set // the books that it stands in; Close opens new ones
+	mark lockset.Pin
+	done atomic.Bool
+}
+
+// Pin brings the pages that hold [off, off+n) into RAM and keeps them there
+// until Release or Close. To pin what is locked or pinned already makes no
+// system call. Errors are as with Lock. A Pin that is never released ends with
+// its File; what a shrink cuts off is no longer pinned.
+func (f *File) Pin(off, n int64) (*Pin, error) {
+	const op = "pin"
+	l := &f.locks
+	l.mu.Lock()
+	_, lo, hi, err := f.lockRange(op, off, n)
+	if err == nil && l.set.Covered(lo, hi, lockset.Now) {
+		p := &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
+		l.mu.Unlock()
+		return p, nil
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	p := &Pin{f: f}
+	call := lockCall{op: op, off: off, n: n, level: lockset.Now}
+	err = f.lockWindows(context.Background(), &call, func(lo, hi int64) {
+		p.in, p.mark = l.set, l.set.Pin(lo, hi, lockset.Now)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Release lets the pages go, unless something else keeps them. It may be called
+// more than once, from any goroutine, after Resize and after Close; the error
+// is nil.
+func (p *Pin) Release() error {
+	if p.done.Swap(true) {
+		return nil
+	}
+	f, l := p.f, &p.f.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.set != p.in {
+		return nil // the File was closed, and the lock went with the mapping
+	}
+	lo, hi := p.mark.Range()
+	l.set.Unpin(p.mark)
+	f.letGo(f.cur.Load(), lo, hi)
+	return nil
+}
