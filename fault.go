@@ -36,14 +36,13 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 	// In pages of the file: delta bytes before the first mapped byte.
 	bad := page.Down(e.offset(addr)+int64(e.delta), ps)
 	if size, known := e.src.size(); known {
-		end, _ := page.Up(max(0, size-e.src.off)+int64(e.delta), ps)
+		end, _ := page.Up(max(0, size-e.src.off+int64(e.delta)), ps)
 		if bad >= end {
 			// All pages from the end of the file on are bad; those before it
-			// that the call covers can only be so for another reason.
+			// that the call covers can only be so for another reason. (What
+			// faulted may lie before the call's range, in that of an outer one.)
 			if from >= 0 {
-				end = max(end, page.Down(from+int64(e.delta), ps))
-			} else if end < 0 {
-				end = 0
+				end = max(end, min(bad, page.Down(from+int64(e.delta), ps)))
 			}
 			return e.faultAt(op, end-int64(e.delta), false)
 		}
@@ -70,6 +69,19 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 // loads tries a page, given by its distance from base.
 func (e *extent) loads(at int64) bool {
 	return fault.Loads(&e.space.Bytes(e.base+int(at), 1)[0])
+}
+
+// faultIn makes the error for an access to n bytes at off that faulted: the
+// first page that cannot be loaded, or, if it was a store that failed, the
+// first.
+func (e *extent) faultIn(op string, off, n int64, store bool) *FaultError {
+	ps := int64(sys.PageSize())
+	for p := page.Down(off+int64(e.delta), ps); p < off+int64(e.delta)+n; p += ps {
+		if !e.loads(p) {
+			return e.faultAt(op, p-int64(e.delta), store)
+		}
+	}
+	return e.faultAt(op, off, store)
 }
 
 // faultAt makes the error for a page that is known to be bad, finding the
@@ -135,9 +147,6 @@ func (s *source) why(off int64, store bool) error {
 		if err := sys.Probe(s.file, at, int64(sys.PageSize())); err != nil {
 			return err
 		}
-	}
-	if s.mode == ReadOnly {
-		return ErrReadOnly
 	}
 	return errNoMemory
 }

@@ -22,6 +22,18 @@ func panicOf(fn func()) (r any) {
 	return nil
 }
 
+// wantFault checks the error of a fault at a page of the file.
+func wantFault(t testing.TB, err error, op string, fileOff, offset int64, is error) {
+	t.Helper()
+	fe, ok := err.(*mmapio.FaultError) //nolint:errorlint // it must be the outermost
+	switch {
+	case !ok:
+		t.Errorf("%s: %v is a %T, not a *FaultError", op, err, err)
+	case fe.Op != op || fe.FileOff != fileOff || fe.Off != fileOff-offset || !errors.Is(err, is):
+		t.Errorf("%+v, want %s at %d (%d in the file): %v", *fe, op, fileOff-offset, fileOff, is)
+	}
+}
+
 // guarded are the calls that run the caller's code, with some bytes of f.
 var guarded = map[string]func(f *mmapio.File, fn func(b []byte) error) error{
 	"View":         func(f *mmapio.File, fn func([]byte) error) error { return f.View(0, f.Size(), fn) },
@@ -200,10 +212,7 @@ func TestReadOnlyStore(t *testing.T) {
 		first := (offset+at)/pageSize*pageSize - offset
 		check := func(op string, err error) {
 			t.Helper()
-			fe, ok := err.(*mmapio.FaultError) //nolint:errorlint // it must be the outermost
-			if !ok || *fe != (mmapio.FaultError{Op: op, Path: path, Off: first, FileOff: offset + first, Err: mmapio.ErrReadOnly}) {
-				t.Errorf("offset %d: %s: %+v, want it at %d", offset, op, err, first)
-			}
+			wantFault(t, err, op, offset+first, offset, mmapio.ErrReadOnly)
 			if !errors.Is(err, fs.ErrPermission) || errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("%v is the wrong kind of error", err)
 			}

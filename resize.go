@@ -51,14 +51,20 @@ func (f *File) Resize(size int64) error {
 	if err != nil {
 		return f.fail(op, err)
 	}
-	if size < int64(len(g.data)) {
-		return f.shrink(op, g, size, func() error { return f.setLength(f.src.off + size) })
-	}
 	before, after := info.Size(), f.src.off+size
+	if size < int64(len(g.data)) {
+		return f.shrink(op, g, size, func() error { return f.setLength(before, after) })
+	}
 	if err := f.setBlocks(before, after, f.src.off+int64(len(g.data))); err != nil {
 		return f.fail(op, err)
 	}
-	if err := f.grow(op, g, size); err != nil {
+	cut := noCut
+	if after < before {
+		// Others made it longer. What is cut off cannot be put back, so that
+		// is the last step.
+		cut = func() error { return f.setLength(before, after) }
+	}
+	if err := f.grow(op, g, size, cut); err != nil {
 		if after > before {
 			f.src.file.Truncate(before) //nolint:errcheck // the first error counts
 		}
@@ -93,9 +99,9 @@ func (f *File) Refresh() (size int64, err error) {
 	switch {
 	case err != nil:
 	case size < int64(len(g.data)):
-		err = f.shrink(op, g, size, func() error { return nil })
+		err = f.shrink(op, g, size, noCut)
 	case size > int64(len(g.data)):
-		err = f.grow(op, g, size)
+		err = f.grow(op, g, size, noCut)
 	}
 	return f.Size(), err
 }
@@ -103,41 +109,78 @@ func (f *File) Refresh() (size int64, err error) {
 // failpoint lets tests fail the steps of a change one by one.
 var failpoint = func(step string) error { return nil }
 
-// setLength cuts the file or makes it longer without blocks.
-func (f *File) setLength(length int64) error {
+// setLength cuts a file of length before to length after. If others have cut
+// it to less, it becomes longer, with blocks.
+func (f *File) setLength(before, after int64) error {
 	if err := failpoint("length"); err != nil {
 		return err
 	}
-	return f.src.file.Truncate(length)
+	if after > before {
+		return f.setBlocks(before, after, before)
+	}
+	return f.src.file.Truncate(after)
 }
 
-// setBlocks brings a file of length before to length after, with blocks for
-// what lies beyond mapped. On error the file has its old length.
+// noCut is for changes that cut no file.
+func noCut() error { return nil }
+
+// setBlocks makes a file of length before at least after bytes long, with
+// blocks for what lies beyond mapped. On error the file has its old length.
 func (f *File) setBlocks(before, after, mapped int64) error {
-	if err := failpoint("blocks"); err != nil {
+	err := failpoint("blocks")
+	switch {
+	case err != nil:
+	case f.opts.Sparse:
+		err = ensureSize(f.src.file, before, after, true)
+	default:
+		err = allocate(f.src.file, before, min(before, mapped), after)
+	}
+	if err == nil && after > before {
+		if err = f.wipeSlack(before, after); err != nil {
+			f.src.file.Truncate(before) //nolint:errcheck // the first error counts
+		}
+	}
+	return err
+}
+
+// wipeSlack zeroes what lies between the old end of the file and the end of
+// its page. A copier that a shrink overtook may have stored there, and another
+// process may have, and not all file systems drop it (tmpfs does not).
+func (f *File) wipeSlack(before, after int64) error {
+	n := min(-before&int64(sys.PageSize()-1), after-before)
+	if n == 0 {
+		return nil
+	}
+	b := make([]byte, n)
+	if _, err := f.src.file.ReadAt(b, before); err != nil {
 		return err
 	}
-	switch {
-	case after < before:
-		return f.src.file.Truncate(after) // others made it longer
-	case f.opts.Sparse:
-		return ensureSize(f.src.file, before, after, true)
+	for i := range b {
+		if b[i] != 0 {
+			clear(b)
+			_, err := f.src.file.WriteAt(b, before)
+			return err
+		}
 	}
-	return allocate(f.src.file, before, min(before, mapped), after)
+	return nil
 }
 
-// grow maps size bytes, more than now. The file has them.
-func (f *File) grow(op string, g *generation, size int64) error {
+// grow maps size bytes, at least as many as now. The file has them. cut is the
+// last step that may fail.
+func (f *File) grow(op string, g *generation, size int64, cut func() error) error {
 	if size == int64(len(g.data)) {
+		if err := cut(); err != nil {
+			return f.fail(op, err)
+		}
 		return nil
 	}
 	if f.growsInPlace(g, size) {
-		return f.growInPlace(op, g, size)
+		return f.growInPlace(op, g, size, cut)
 	}
 	if f.src.mode == CopyOnWrite {
 		return f.growPrivate(op, g, size)
 	}
-	return f.replace(op, g, size, nil)
+	return f.replace(op, g, size, nil, cut)
 }
 
 func (f *File) growsInPlace(g *generation, size int64) bool {
@@ -153,21 +196,30 @@ func (f *File) growsInPlace(g *generation, size int64) bool {
 }
 
 // growInPlace maps what is missing behind what is mapped.
-func (f *File) growInPlace(op string, g *generation, size int64) error {
+func (f *File) growInPlace(op string, g *generation, size int64, cut func() error) error {
 	m := g.mem
 	from, to := int(m.mapped.Load()), pageUp(m.delta+int(size))
+	var err error
 	if to > from {
-		err := failpoint("map")
+		err = failpoint("map")
 		if err == nil {
 			err = f.place(m.extent, from, to-from)
 		}
 		if err == nil {
 			err = f.adviseNew(m.extent, m.base+from, to-from)
 		}
-		if err != nil {
+	}
+	if err == nil && f.src.mode == CopyOnWrite {
+		err = f.refill(g, size)
+	}
+	if err == nil {
+		err = cut()
+	}
+	if err != nil {
+		if to > from {
 			m.space.Clear(m.base+from, to-from) //nolint:errcheck // the first error counts
-			return f.fail(op, err)
 		}
+		return f.fail(op, err)
 	}
 	f.publish(m, size)
 	return nil
@@ -198,7 +250,7 @@ func (f *File) publish(m *memory, size int64) {
 
 // replace maps all anew beside the old, carries the locks over, and gives the
 // old up. fill, if not nil, makes the new memory what the old one is.
-func (f *File) replace(op string, g *generation, size int64, fill func(from, to *generation) error) error {
+func (f *File) replace(op string, g *generation, size int64, fill func(from, to *generation) error, cut func() error) error {
 	err := failpoint("map")
 	if err != nil {
 		return f.fail(op, err)
@@ -215,7 +267,7 @@ func (f *File) replace(op string, g *generation, size int64, fill func(from, to 
 	}
 	l := &f.locks
 	l.mu.Lock()
-	if err := f.handOver(op, g, next); err != nil {
+	if err := f.handOver(op, g, next, cut); err != nil {
 		l.mu.Unlock()
 		next.mem.retire()
 		return err

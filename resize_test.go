@@ -69,7 +69,7 @@ func resized(content []byte, size int64) []byte {
 func TestResize(t *testing.T) {
 	needMaps(t)
 	ps := pageSize
-	sizes := []int64{0, 1, ps - 1, ps, ps + 1, 2*ps + 5, 3*ps + 17, 5 * ps}
+	sizes := []int64{0, 1, ps, ps + 1, 3*ps + 17, 5 * ps}
 	for _, sparse := range []bool{false, true} {
 		for _, reserve := range []int64{0, 2 * ps, 8 * ps} {
 			for _, offset := range []int64{0, 1, ps - 1, ps, ps + 1} {
@@ -93,6 +93,7 @@ func TestResize(t *testing.T) {
 func resizeThereAndBack(t *testing.T, path string, o *mmapio.Options, from, to, seed int64) {
 	t.Helper()
 	disk := pattern(o.Offset+from, seed)
+	_ = os.Remove(path) // to empty a file makes ext4 wait for the disk
 	if err := os.WriteFile(path, disk, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func resizeThereAndBack(t *testing.T, path string, o *mmapio.Options, from, to, 
 		content = resized(content, size)
 		same(t, what, contentOf(t, f), content)
 		same(t, what+": the file", onDisk(t, path), append(disk[:o.Offset:o.Offset], content...))
-		if now := addressOf(t, f); size > 0 && size <= o.Reserve && before != 0 && now != before && from <= o.Reserve {
+		if now := addressOf(t, f); size > 0 && size <= o.Reserve && before != 0 && now != before && max(from, to) <= o.Reserve {
 			t.Fatalf("%s: moved from %#x to %#x inside of Reserve", what, before, now)
 		}
 		// What is cut off next time must be seen to be gone afterwards.

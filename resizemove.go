@@ -3,6 +3,7 @@ package mmapio
 import (
 	"bytes"
 	"errors"
+	"io"
 
 	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/sys"
@@ -14,9 +15,9 @@ func (f *File) resizeMemory(op string, g *generation, size int64) error {
 	case size == int64(len(g.data)):
 		return nil
 	case size > int64(len(g.data)) && f.growsInPlace(g, size):
-		return f.growInPlace(op, g, size)
+		return f.growInPlace(op, g, size, noCut)
 	case size < int64(len(g.data)) && sys.CanReserve:
-		clear := func() error { return nil }
+		clear := noCut
 		if rest := pageUp(int(size)) - int(size); rest > 0 {
 			clear = func() error { f.wipe(g, size); return nil }
 		}
@@ -29,7 +30,7 @@ func (f *File) resizeMemory(op string, g *generation, size int64) error {
 	err = f.replace(op, g, size, func(from, to *generation) error {
 		copy(to.data, from.data)
 		return nil
-	})
+	}, noCut)
 	if err != nil {
 		readmit()
 	}
@@ -51,14 +52,44 @@ func (f *File) growPrivate(op string, g *generation, size int64) error {
 	if err != nil {
 		return err
 	}
-	err = f.replace(op, g, size, func(from, to *generation) error { return f.copyPrivate(op, from, to) })
+	err = f.replace(op, g, size, func(from, to *generation) error { return f.copyPrivate(op, from, to) }, noCut)
 	if err != nil {
+		if mapped := int(g.mem.mapped.Load()); sys.CanReserve && mapped > 0 {
+			g.mem.space.Protect(g.mem.base, mapped, sys.Private) //nolint:errcheck // the first error counts
+		}
 		readmit()
 	}
 	return err
 }
 
-func (f *File) copyPrivate(op string, from, to *generation) (err error) {
+// refill reads what the file has between the old end of a CopyOnWrite File and
+// the end of its page. Where that page is a copy, it has the bytes of then.
+func (f *File) refill(g *generation, size int64) error {
+	m, n := g.mem, int64(len(g.data))
+	end := min(size, m.mapped.Load()-int64(m.delta))
+	if n >= end {
+		return nil
+	}
+	b := make([]byte, end-n)
+	got, err := f.src.file.ReadAt(b, f.src.off+n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	err = Guard(func() error {
+		// A page that is not a copy shows the same already, and stays none.
+		if at := m.space.Bytes(m.base+m.delta+int(n), got); !bytes.Equal(at, b[:got]) {
+			copy(at, b)
+		}
+		return nil
+	})
+	if errors.Is(err, errEOF) {
+		return nil // cut by others meanwhile: a fault for whoever reads there
+	}
+	return err
+}
+
+// copyPrivate copies the pages that were stored to.
+func (f *File) copyPrivate(op string, from, to *generation) error {
 	m := from.mem
 	if len(from.data) == 0 {
 		return nil
@@ -68,11 +99,6 @@ func (f *File) copyPrivate(op string, from, to *generation) (err error) {
 		if err := m.space.Protect(m.base, mapped, sys.Read); err != nil {
 			return f.fail(op, err)
 		}
-		defer func() {
-			if err != nil {
-				m.space.Protect(m.base, mapped, sys.Private) //nolint:errcheck // the first error counts
-			}
-		}()
 	}
 	for at := 0; at < mapped; {
 		lo, hi, err := m.space.Private(m.base+at, mapped-at)
@@ -132,7 +158,8 @@ func copyChanged(op string, from, to *generation) error {
 // handOver locks in the new generation what is locked in the old, window by
 // window: both map the same pages, so none is ever free to leave, and no more
 // than a window is charged twice. The caller holds locks.mu.
-func (f *File) handOver(op string, from, to *generation) error {
+// cut is the last step; if it fails, the locks go back.
+func (f *File) handOver(op string, from, to *generation, cut func() error) error {
 	l := &f.locks
 	var done []lockset.Run
 	for _, run := range l.set.Held(nil, 0, from.mem.mapped.Load()) {
@@ -157,6 +184,10 @@ func (f *File) handOver(op string, from, to *generation) error {
 			done = append(done, part)
 			lo = part.Hi
 		}
+	}
+	if err := cut(); err != nil {
+		f.handBack(from, to, append(done, lockset.Run{}))
+		return f.fail(op, err)
 	}
 	return nil
 }

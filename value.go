@@ -76,7 +76,7 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 			}
 			ok = access(g)
 			if !ok {
-				err = g.mem.faultAt(op, off, store)
+				err = g.mem.faultIn(op, off, t.size, store)
 			}
 			pass.Leave()
 			return err
@@ -89,7 +89,7 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 		// The memory may have been taken away: look again, once all is quiet.
 		if now, err := f.current(op); err != nil || (now == g && try > 0) {
 			if err == nil {
-				err = g.mem.faultAt(op, off, store)
+				err = g.mem.faultIn(op, off, t.size, store)
 			}
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/gate"
+	"github.com/mmapio/mmapio/internal/page"
 )
 
 // View calls fn with n bytes of the mapping, from offset off, without copying
@@ -34,43 +35,55 @@ func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 }
 
 func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error) {
-	g, pass, err := f.enter(op, off, n)
-	if err != nil {
-		return err
+	g := f.cur.Load()
+	pass, ok := g.mem.holders.Enter()
+	if !ok || !page.InBounds(off, n, int64(len(g.data))) {
+		if ok {
+			pass.Leave()
+		}
+		if g, pass, err = f.enter(op, off, n); err != nil {
+			return err
+		}
 	}
 	old, done := debug.SetPanicOnFault(true), false
 	defer func() {
 		debug.SetPanicOnFault(old)
-		if !done {
-			defer pass.Leave() // what is recovered may have to panic on
-			// A panic, or runtime.Goexit, for which recover has nothing.
-			if r := recover(); r != nil {
-				err = g.mem.caught(r, op, off)
-			}
-			return
+		if done {
+			pass.Leave()
+		} else {
+			err = g.mem.broken(recover(), op, off, pass)
 		}
-		pass.Leave()
-		runtime.KeepAlive(g)
 	}()
 	err = fn(g.data[off : off+n : off+n])
 	done = true
+	runtime.KeepAlive(g)
 	return err
+}
+
+// broken ends a call whose function did not return: because of a fault, of
+// another panic, which goes on, or of runtime.Goexit, for which recover has
+// nothing.
+func (e *extent) broken(r any, op string, off int64, pass gate.Pass) error {
+	defer pass.Leave()
+	if r == nil {
+		return nil
+	}
+	return e.caught(r, op, off)
 }
 
 // enter makes the caller a holder of the present generation.
 func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
-	g := f.cur.Load()
 	for {
+		g, err := f.current(op)
+		if err != nil {
+			return nil, gate.Pass{}, err
+		}
 		if pass, ok := g.mem.holders.Enter(); ok {
 			err := f.within(op, g, off, n)
 			if err != nil {
 				pass.Leave()
 			}
 			return g, pass, err
-		}
-		var err error
-		if g, err = f.current(op); err != nil {
-			return nil, gate.Pass{}, err
 		}
 	}
 }

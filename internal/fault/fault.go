@@ -8,13 +8,14 @@
 package fault
 
 import (
+	"runtime"
 	"runtime/debug"
 	"sync"
 )
 
 // addresser is what the runtime panics with for a fault whose address it knows.
 type addresser interface {
-	error
+	runtime.Error
 	Addr() uintptr
 }
 

@@ -36,10 +36,9 @@ type cell struct {
 	_    [64 - unsafe.Sizeof(uintptr(0))]byte
 }
 
-// A goroutine tries its own cell and the next few, since calls nest.
 const (
 	cellCount = 512 // a power of two
-	tries     = 4
+	tries     = 3   // after the first
 )
 
 var cells [cellCount]cell
@@ -48,37 +47,41 @@ func (g *Gate) id() uintptr { return uintptr(unsafe.Pointer(g)) }
 
 // Enter tells that the caller is inside, unless the gate is shut.
 func (g *Gate) Enter() (Pass, bool) {
-	p := g.enter()
-	// The order matters: first be seen, then look. Shut does the reverse.
-	if g.shut.Load() {
-		p.Leave()
-		return Pass{}, false
-	}
-	return p, true
-}
-
-func (g *Gate) enter() Pass {
 	// Goroutines that run at the same time have different stacks.
 	var here byte
-	at := uintptr(unsafe.Pointer(&here))
-	at = (at >> 11) * 0x9E3779B1 >> 12
-	for i := range uintptr(tries) {
-		c := &cells[(at+i*37)%cellCount]
+	at := uintptr(unsafe.Pointer(&here)) >> 11
+	c := &cells[(at^at>>9)%cellCount]
+	if !c.gate.CompareAndSwap(0, g.id()) {
+		c = g.elsewhere(at)
+	}
+	// The order matters: first be seen, then look. Shut does the reverse.
+	if g.shut.Load() {
+		Pass{g, c}.Leave()
+		return Pass{}, false
+	}
+	return Pass{g, c}, true
+}
+
+// elsewhere finds another cell, or none. Calls nest, and stacks may collide.
+func (g *Gate) elsewhere(at uintptr) *cell {
+	for range tries {
+		at = at*5 + 7
+		c := &cells[(at^at>>9)%cellCount]
 		if c.gate.Load() == 0 && c.gate.CompareAndSwap(0, g.id()) {
-			return Pass{g, c}
+			return c
 		}
 	}
 	g.spill.Add(1)
-	return Pass{g, nil}
+	return nil
 }
 
 // Leave ends what Enter began. It is called once for each Pass.
 func (p Pass) Leave() {
-	if p.cell != nil {
-		p.cell.gate.Store(0)
-	} else {
-		p.gate.spill.Add(-1)
+	if p.cell == nil {
+		p.gate.Release()
+		return
 	}
+	p.cell.gate.Store(0)
 	if p.gate.shut.Load() {
 		p.gate.left()
 	}
