@@ -11,9 +11,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/mmapio/mmapio"
@@ -34,21 +34,6 @@ func runFault(t *testing.T, act, path string, verbs map[string]func()) prove.Res
 			verbs[what]()
 			p.Send("done")
 		}
-	}
-}
-
-// cutting are the verbs of a file that is to be cut and to grow again.
-func cutting(t *testing.T, path string) map[string]func() {
-	truncate := func(size int64) {
-		if err := os.Truncate(path, size); err != nil {
-			t.Error(err)
-		}
-	}
-	cut := func() { truncate(cutPages*pageSize + cutRest) }
-	return map[string]func(){
-		"cut":  cut,
-		"soon": func() { time.Sleep(20 * time.Millisecond); cut() },
-		"grow": func() { truncate(filePages * pageSize) },
 	}
 }
 
@@ -77,10 +62,14 @@ func TestCut(t *testing.T) {
 // TestCutDies is the control of TestCut, and shows what no guard can catch.
 func TestCutDies(t *testing.T) {
 	prove.Need(t, prove.Linux)
-	for name, signal := range map[string]string{
+	deaths := map[string]string{
 		"plain load": "SIGBUS", "plain store": "SIGBUS", "plain store into read-only": "SIGSEGV",
 		"Region unguarded": "SIGBUS", "goroutine": "SIGBUS", "send": "SIGBUS", "println": "SIGBUS",
-	} {
+	}
+	if raceBuild() {
+		deaths["atomic"] = "fatal error"
+	}
+	for name, signal := range deaths {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path, _ := patternFile(t, filePages*pageSize)
@@ -126,8 +115,15 @@ var soloActs = map[string]func(t testing.TB, path string){
 		reflect.ValueOf(ch).Send(v.Elem())
 	}),
 	"println": lastPage(func(b []byte) { println(unsafe.String(&b[0], 8)) }),
-	"eio":     eioAct,
-	"full":    fullAct,
+	// Only with the race detector, which does it in C.
+	"atomic": func(t testing.TB, path string) {
+		v, err := mmapio.ValueAt[atomic.Uint64](mustOpen(t, path, nil), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = mmapio.Guard(func() error { v.Ptr().Add(1); return nil })
+	},
+	"eio": eioAct, "full": fullAct,
 }
 
 // TestFirstBadPage is about where a fault is said to be, for Files that do not

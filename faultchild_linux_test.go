@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
@@ -372,4 +373,19 @@ func plainMap(t testing.TB, path string, prot int) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// cutting are the verbs of a file that is to be cut and to grow again.
+func cutting(t *testing.T, path string) map[string]func() {
+	truncate := func(size int64) {
+		if err := os.Truncate(path, size); err != nil {
+			t.Error(err)
+		}
+	}
+	cut := func() { truncate(cutPages*pageSize + cutRest) }
+	return map[string]func(){
+		"cut":  cut,
+		"soon": func() { time.Sleep(20 * time.Millisecond); cut() },
+		"grow": func() { truncate(filePages * pageSize) },
+	}
 }

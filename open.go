@@ -56,6 +56,10 @@ func Map(f *os.File, opts *Options) (*File, error) {
 	if err := o.supported(opMap, name); err != nil {
 		return nil, err
 	}
+	d, err := sys.Describe(f) // first: on Windows, Stat does not say that f is closed
+	if err != nil {
+		return nil, pathError(opMap, name, err)
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return nil, pathError(opMap, name, err)
@@ -63,10 +67,7 @@ func Map(f *os.File, opts *Options) (*File, error) {
 	if err := regular(opMap, name, info); err != nil {
 		return nil, err
 	}
-	d, err := sys.Describe(f)
 	switch {
-	case err != nil:
-		return nil, pathError(opMap, name, err)
 	case !d.Read:
 		return nil, pathError(opMap, name, &sentinel{"the file is not open for reading", fs.ErrPermission})
 	case o.Mode == ReadWrite && !d.Write:

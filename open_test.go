@@ -258,7 +258,8 @@ func TestLinks(t *testing.T) {
 	prove.LeakCheck(t)
 	dir := tempDir(t)
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
-	if err := os.Symlink("target", link); err != nil {
+	if err := os.Symlink("target", link); err != nil || os.Getenv("MMAPIO_WINE") != "" {
+		os.Remove(link)
 		t.Skip("no symbolic links here: ", err)
 	}
 	defer os.Remove(link)

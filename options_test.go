@@ -265,9 +265,12 @@ func (m *matrix) accepted(t *testing.T, how, path string, o *mmapio.Options, f *
 	}
 	same(t, "the file", onDisk(t, path), content)
 	if path == m.absent || size != matrixSize || o.Truncate {
-		if info, err := os.Stat(path); err != nil || path == m.absent && o.Perm != 0 &&
-			runtime.GOOS != "windows" && info.Mode()&^umask(t) != o.Perm&^umask(t) {
-			t.Errorf("a new file has mode %v, %v", info.Mode(), err)
+		perm := o.Perm
+		if perm == 0 {
+			perm = 0o666
+		}
+		if info, err := os.Stat(path); err != nil || path == m.absent && runtime.GOOS != "windows" && info.Mode() != perm&^umask(t) {
+			t.Errorf("a new file has mode %v, %v, want %v less %v", info.Mode(), err, perm, umask(t))
 		}
 		m.reset(t)
 	}

@@ -57,7 +57,7 @@ func release(t *testing.T, p *mmapio.Pin) {
 	}
 }
 
-func wantLocked(t *testing.T, f *mmapio.File, want int64) {
+func wantLockedBytes(t *testing.T, f *mmapio.File, want int64) {
 	t.Helper()
 	if got := f.LockedBytes(); got != want {
 		t.Errorf("%d bytes locked in %v, want %d", got, f.LockedRanges(), want)
@@ -69,15 +69,15 @@ func TestPinCounts(t *testing.T) {
 	a := pin(t, f, 0, 2*page)
 	b := pin(t, f, page, 2*page) // shares the second page
 	c := pin(t, f, page+1, 1)
-	wantLocked(t, f, 3*page)
+	wantLockedBytes(t, f, 3*page)
 	release(t, a)
 	release(t, a) // the second time takes nothing away from others
 	release(t, a)
-	wantLocked(t, f, 2*page)
+	wantLockedBytes(t, f, 2*page)
 	release(t, b)
-	wantLocked(t, f, page)
+	wantLockedBytes(t, f, page)
 	release(t, c)
-	wantLocked(t, f, 0)
+	wantLockedBytes(t, f, 0)
 }
 
 func TestPinAndLock(t *testing.T) {
@@ -86,16 +86,16 @@ func TestPinAndLock(t *testing.T) {
 	if err := f.UnlockAll(); err != nil {
 		t.Fatal(err)
 	}
-	wantLocked(t, f, page) // Unlock does not touch pins
+	wantLockedBytes(t, f, page) // Unlock does not touch pins
 	if err := f.Lock(10, 1); err != nil {
 		t.Fatal(err)
 	}
 	release(t, p)
-	wantLocked(t, f, page) // Release does not touch locks
+	wantLockedBytes(t, f, page) // Release does not touch locks
 	if err := f.Unlock(10, 1); err != nil {
 		t.Fatal(err)
 	}
-	wantLocked(t, f, 0)
+	wantLockedBytes(t, f, 0)
 }
 
 // A pin that a shrink has cut must not take away what others pin there later.
@@ -107,12 +107,12 @@ func TestPinAfterShrink(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantLocked(t, f, page)
+	wantLockedBytes(t, f, page)
 	young := pin(t, f, 2*page, page)
 	release(t, old)
-	wantLocked(t, f, page)
+	wantLockedBytes(t, f, page)
 	release(t, young)
-	wantLocked(t, f, 0)
+	wantLockedBytes(t, f, 0)
 }
 
 func TestPinAfterClose(t *testing.T) {
@@ -146,7 +146,7 @@ func TestPinConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	wantLocked(t, f, 0)
+	wantLockedBytes(t, f, 0)
 }
 
 func TestPinAllocation(t *testing.T) {
@@ -181,7 +181,7 @@ func TestLockContextProgress(t *testing.T) {
 	if n := len(calls); n == 0 || calls[n-1] != 3*page {
 		t.Errorf("progress %v does not end with %d", calls, 3*page)
 	}
-	wantLocked(t, f, 3*page)
+	wantLockedBytes(t, f, 3*page)
 }
 
 // Cancelling rolls back what the call locked, and nothing else.
@@ -212,5 +212,5 @@ func TestLockContextCancel(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("LockContext: %v, want context.Canceled", err)
 	}
-	wantLocked(t, f, page)
+	wantLockedBytes(t, f, page)
 }

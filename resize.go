@@ -351,6 +351,9 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 	if from < to && m.space.Clear(m.base+from, to-from) == nil {
 		m.mapped.Store(int64(from))
 	}
+	l.mu.Lock()
+	f.keepIn(f.cur.Load(), int64(from-sys.PageSize()<<11), int64(from)) // of the folio that was cut
+	l.mu.Unlock()
 	return nil
 }
 

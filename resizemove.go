@@ -75,17 +75,14 @@ func (f *File) refill(g *generation, size int64) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	err = Guard(func() error {
+	Guard(func() error { //nolint:errcheck // cut by others meanwhile: a fault for whoever reads there
 		// A page that is not a copy shows the same already, and stays none.
 		if at := m.space.Bytes(m.base+m.delta+int(n), got); !bytes.Equal(at, b[:got]) {
 			copy(at, b)
 		}
 		return nil
 	})
-	if errors.Is(err, errEOF) {
-		return nil // cut by others meanwhile: a fault for whoever reads there
-	}
-	return err
+	return nil
 }
 
 // copyPrivate copies the pages that were stored to.
@@ -176,7 +173,8 @@ func (f *File) handOver(op string, from, to *generation, cut func() error) error
 				continue
 			}
 			if err != nil {
-				f.handBack(from, to, append(done, part))
+				f.kernelUnlock(to, part) //nolint:errcheck // what is locked of it
+				f.handBack(from, to, done)
 				call := &lockCall{op: op, off: max(run.Lo-int64(to.mem.delta), 0), n: run.Hi - run.Lo}
 				return f.lockErrorHeld(call, to, part.Lo, part.Hi, err, part.Hi-part.Lo)
 			}
@@ -186,7 +184,7 @@ func (f *File) handOver(op string, from, to *generation, cut func() error) error
 		}
 	}
 	if err := cut(); err != nil {
-		f.handBack(from, to, append(done, lockset.Run{}))
+		f.handBack(from, to, done)
 		return f.fail(op, err)
 	}
 	return nil
@@ -194,23 +192,51 @@ func (f *File) handOver(op string, from, to *generation, cut func() error) error
 
 // lockNew locks a run in a generation that nobody knows yet.
 func (f *File) lockNew(g *generation, run lockset.Run) error {
-	if run.Level == lockset.Now {
-		if err := f.populate(g, run.Lo, run.Hi); err != nil && !errors.Is(err, sys.ErrUnreadable) {
+	lock := func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) }
+	if run.Level != lockset.Now {
+		return lock()
+	}
+	// A lock that begins or ends inside of a huge page takes all of that out
+	// of the mapping. So the pages come in after it, where that can be.
+	if sys.LocksOnFault() {
+		if err := lock(); err != nil {
 			return err
 		}
 	}
-	return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
+	if err := f.populate(g, run.Lo, run.Hi); err != nil && !errors.Is(err, sys.ErrUnreadable) {
+		return err
+	}
+	if sys.LocksOnFault() {
+		return nil
+	}
+	return lock()
 }
 
-// handBack undoes a part of handOver: the last run may be locked in part.
+// keepIn brings the locked pages of [lo, hi) in again, after something that may
+// have taken them out of the mapping: what is not mapped is not locked. That
+// is a lock or unlock of a part of a huge page, and a cut of the file inside
+// of a folio (the kernel keeps files in folios of up to 2048 pages, and splits
+// the one that is cut). The caller holds locks.mu.
+func (f *File) keepIn(g *generation, lo, hi int64) {
+	if !sys.LocksOnFault() {
+		return
+	}
+	for _, run := range f.locks.set.Held(nil, lo, hi) {
+		if run.Level == lockset.Now {
+			// Whatever stands in the way, VerifyLocked tells.
+			f.populate(g, max(run.Lo, lo), min(run.Hi, hi)) //nolint:errcheck // as above
+		}
+	}
+}
+
+// handBack undoes a part of handOver.
 func (f *File) handBack(from, to *generation, done []lockset.Run) {
 	for i := len(done) - 1; i >= 0; i-- {
 		f.kernelUnlock(to, done[i]) //nolint:errcheck // the new mapping goes anyway
-		if i < len(done)-1 {
-			// What was locked a moment ago fits again.
-			from.mem.space.Lock(from.mem.base+int(done[i].Lo), int(done[i].Hi-done[i].Lo)) //nolint:errcheck // as above
-		}
+		// What was locked a moment ago fits again.
+		from.mem.space.Lock(from.mem.base+int(done[i].Lo), int(done[i].Hi-done[i].Lo)) //nolint:errcheck // as above
 	}
+	f.keepIn(from, 0, from.mem.mapped.Load())
 }
 
 // lockAgain locks in a generation all that the books say. The caller holds

@@ -32,6 +32,15 @@ func needMaps(t testing.TB) {
 	}
 }
 
+// needFaults skips where a fault cannot be told from any other.
+func needFaults(t testing.TB) {
+	t.Helper()
+	needMaps(t)
+	if runtime.GOARCH == "arm" && prove.Missing(prove.Linux) != "" {
+		t.Skip("qemu does not tell a program for arm at which address it faulted")
+	}
+}
+
 var allModes = []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite}
 
 // tempDir is t.TempDir, but for Wine 8, which lacks a call that os.RemoveAll

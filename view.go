@@ -95,7 +95,9 @@ func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
 // A guard works for the goroutine that called it. Beyond it are goroutines that
 // fn starts, C code, and the runtime's own accesses, such as sending a value
 // from mapped memory on a channel or printing it with println: a fault there
-// ends the program. A system call that is given bad memory returns EFAULT.
+// ends the program. So does one in an operation of sync/atomic, in a build with
+// the race detector only, which does those in C. A system call that is given
+// bad memory returns EFAULT.
 func Guard(fn func() error) (err error) {
 	old, done := debug.SetPanicOnFault(true), false
 	defer func() {

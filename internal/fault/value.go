@@ -2,7 +2,6 @@ package fault
 
 import (
 	"runtime/debug"
-	"sync/atomic"
 	"unsafe"
 )
 
@@ -19,10 +18,10 @@ func Load(dst, src unsafe.Pointer, n, lo, hi uintptr) (ok bool) {
 	}()
 	switch {
 	case n == 8 && uintptr(src)%8 == 0:
-		v := atomic.LoadUint64((*uint64)(src))
+		v := load64((*uint64)(src))
 		*(*[8]byte)(dst) = *(*[8]byte)(unsafe.Pointer(&v)) // dst may be aligned to less
 	case n == 4 && uintptr(src)%4 == 0:
-		v := atomic.LoadUint32((*uint32)(src))
+		v := load32((*uint32)(src))
 		*(*[4]byte)(dst) = *(*[4]byte)(unsafe.Pointer(&v))
 	default:
 		copy(unsafe.Slice((*byte)(dst), n), unsafe.Slice((*byte)(src), n))
@@ -43,11 +42,11 @@ func Store(dst, src unsafe.Pointer, n, lo, hi uintptr) (ok bool) {
 	case n == 8 && uintptr(dst)%8 == 0:
 		var v uint64
 		*(*[8]byte)(unsafe.Pointer(&v)) = *(*[8]byte)(src)
-		atomic.StoreUint64((*uint64)(dst), v)
+		store64((*uint64)(dst), v)
 	case n == 4 && uintptr(dst)%4 == 0:
 		var v uint32
 		*(*[4]byte)(unsafe.Pointer(&v)) = *(*[4]byte)(src)
-		atomic.StoreUint32((*uint32)(dst), v)
+		store32((*uint32)(dst), v)
 	default:
 		copy(unsafe.Slice((*byte)(dst), n), unsafe.Slice((*byte)(src), n))
 	}

@@ -215,8 +215,8 @@ func (m *model) settled(t fataler) {
 // check fails unless s is sound within.
 func (s *Set) check(t fataler) {
 	t.Helper()
-	s.want.check(t)
-	s.held.check(t)
+	checkSteps(t, &s.want)
+	checkSteps(t, &s.held)
 
 	var bytes int64
 	runs, end := 0, int64(-1)
@@ -245,7 +245,7 @@ func (s *Set) check(t fataler) {
 }
 
 // check fails unless t is sound within.
-func (st *steps) check(t fataler) {
+func checkSteps(t fataler, st *steps) {
 	t.Helper()
 	first := st.last
 	for first.prev != nil {

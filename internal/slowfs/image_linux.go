@@ -49,11 +49,11 @@ type bitmap map[int64]*[64]uint64
 
 const chunkBlocks = 64 * 64
 
-func (b bitmap) walk(from, to int64, make bool, fn func(w *uint64, mask uint64)) {
+func (b bitmap) walk(from, to int64, add bool, fn func(w *uint64, mask uint64)) {
 	for i := from; i < to; {
 		chunk := b[i/chunkBlocks]
 		if chunk == nil {
-			if !make {
+			if !add {
 				i = (i/chunkBlocks + 1) * chunkBlocks
 				continue
 			}

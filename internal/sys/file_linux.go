@@ -25,9 +25,9 @@ func allocate(f *os.File, off, n int64) error {
 	for n > 0 {
 		step := min(n, allocateStep)
 		err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, off, step) })
-		switch err { //nolint:errorlint // bare errno
+		switch err { //nolint:errorlint // bare errnos
 		case nil:
-		case unix.EOPNOTSUPP, unix.ENOSYS:
+		case unix.EOPNOTSUPP, unix.ENOSYS: //nolint:errorlint // bare errnos
 			return ErrUnsupported
 		default:
 			return err

@@ -57,12 +57,11 @@ func reopen(f *os.File, write bool) (n *os.File, err error) {
 	}
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
 	err = control(f, func(h windows.Handle) error {
-		r, _, err := procReOpenFile.Call(uintptr(h), access, share, 0)
+		r, _, _ := procReOpenFile.Call(uintptr(h), access, share, 0)
 		got := windows.Handle(r)
 		if got == windows.InvalidHandle {
 			self := windows.CurrentProcess()
-			err = windows.DuplicateHandle(self, h, self, &got, 0, false, windows.DUPLICATE_SAME_ACCESS)
-			if err != nil {
+			if err := windows.DuplicateHandle(self, h, self, &got, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
 				return err
 			}
 		}

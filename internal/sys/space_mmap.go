@@ -22,7 +22,7 @@ const (
 	errAgain      = unix.EAGAIN
 )
 
-type backing struct{}
+type backing struct{} //nolint:unused // others have something to remember
 
 func pageSize() int    { return unix.Getpagesize() }
 func granularity() int { return pageSize() }

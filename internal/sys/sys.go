@@ -68,7 +68,7 @@ func Granularity() int { return granularity() }
 type Space struct {
 	addr    uintptr
 	size    int
-	backing // what the mechanism must remember besides
+	backing //nolint:unused // what the mechanism must remember besides
 }
 
 // MapFile maps n bytes of f from off, a multiple of Granularity, wherever the

@@ -53,7 +53,7 @@ func owned(t *testing.T) func(s *Space, err error) *Space {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { s.Free() })
+		t.Cleanup(func() { s.Free() }) //nolint:errcheck // the test is over
 		return s
 	}
 }

@@ -1,0 +1,213 @@
+package mmapio_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// needFarMappings skips where the bare system call maps another part of the file
+// than it is asked for: qemu before 8.0 cuts the offset to 32 bits for programs
+// of 32 bits.
+func needFarMappings(t testing.TB, file *os.File, at int64, want string) {
+	t.Helper()
+	from := at / pageSize * pageSize
+	b, err := unix.Mmap(int(file.Fd()), from, int(pageSize), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(b)
+	if got := string(b[at-from:][:len(want)]); got != want {
+		t.Skipf("mmap(2) itself shows %q where the file has %q", got, want)
+	}
+}
+
+// TestBeyond4GiB maps a file with data where numbers of 32 bits end, and,
+// where the address space ends there too, wants to be told so.
+func TestBeyond4GiB(t *testing.T) {
+	prove.LeakCheck(t)
+	const size, at = 5<<30 + 123, 1<<32 + 77
+	path := filepath.Join(tempDir(t), "sparse")
+	o := &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true}
+	if strconv.IntSize == 32 {
+		_, err := mmapio.OpenFile(path, o)
+		wantOptionError(t, err, "open", path, "Length", errors.ErrUnsupported)
+		mustNotExist(t, path)
+		if _, err := mmapio.Anonymous(size, nil); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("Anonymous(%d): %v", int64(size), err)
+		}
+		o.Length = 1
+	}
+	mustClose(t, mustOpen(t, path, o))
+	if n := sizeOnDisk(t, path); n != size {
+		t.Fatalf("the file has %d bytes, want %d", n, int64(size))
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	// What is at the same place below 4 GiB is what an offset cut to 32 bits finds.
+	for off, s := range map[int64]string{at: "beyond", at - 1<<32: "below!", size - 3: "end"} {
+		if _, err := file.WriteAt([]byte(s), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	needFarMappings(t, file, at, "beyond")
+	if strconv.IntSize == 32 {
+		before := sizeOnDisk(t, path)
+		_, err := mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite, MinSize: size + 1})
+		wantOptionError(t, err, "open", path, "Length", errors.ErrUnsupported)
+		_, err = mmapio.Open(path)
+		wantOptionError(t, err, "open", path, "Length", errors.ErrUnsupported)
+		if n := sizeOnDisk(t, path); n != before {
+			t.Errorf("a refused open made the file %d bytes long", n)
+		}
+	}
+	for _, mode := range allModes {
+		for _, start := range []int64{0, at - 5, at, 1 << 32, size - 200} {
+			if strconv.IntSize == 32 && start == 0 {
+				continue
+			}
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: start})
+			if f.Size() != size-start {
+				t.Fatalf("%v from %d: %d bytes", mode, start, f.Size())
+			}
+			end := make([]byte, 10)
+			if n, err := f.ReadAt(end, f.Size()-3); n != 3 || err != io.EOF || string(end[:3]) != "end" { //nolint:errorlint // io.ReaderAt
+				t.Errorf("%v from %d: the end is %q, %v", mode, start, end[:n], err)
+			}
+			if start <= at {
+				if err := f.View(at-start, 6, func(b []byte) error {
+					if string(b) != "beyond" {
+						t.Errorf("%v from %d: %q", mode, start, b)
+					}
+					return nil
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+			if mode != mmapio.ReadOnly {
+				store(t, f, f.Size()-3, "END")
+				want := map[mmapio.Mode]string{mmapio.ReadWrite: "END", mmapio.CopyOnWrite: "end"}[mode]
+				if _, err := file.ReadAt(end[:3], size-3); err != nil || string(end[:3]) != want {
+					t.Errorf("%v from %d: the file has %q after a store, %v", mode, start, end[:3], err)
+				}
+				if _, err := file.WriteAt([]byte("end"), size-3); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mustClose(t, f)
+		}
+	}
+}
+
+// TestSync: it succeeds in every mode, also when there is nothing to do, and
+// while others store.
+func TestSync(t *testing.T) {
+	prove.LeakCheck(t)
+	dir := t.TempDir()
+	for _, size := range []int64{0, 1, 3*pageSize + 1} {
+		f := opened(t)(mmapio.Create(filepath.Join(dir, fmt.Sprint("created", size)), size))
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for range 5 {
+					if err := f.Sync(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for i := range size {
+			store(t, f, i, "s")
+		}
+		wg.Wait()
+		// The name is not needed for that: a program may rename or
+		// remove the file before.
+		if err := os.Remove(f.Name()); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Errorf("a file of %d bytes that was removed: %v", size, err)
+		}
+		mustClose(t, f)
+	}
+	path, content := patternFile(t, pageSize)
+	for _, mode := range allModes {
+		for _, dropped := range []bool{false, true} {
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode, DropFD: dropped})
+			if mode != mmapio.ReadOnly {
+				store(t, f, 0, "x")
+			}
+			err := f.Sync()
+			if dropped && mode == mmapio.ReadWrite {
+				wantPathError(t, err, "sync", path, errors.ErrUnsupported)
+			} else if err != nil {
+				t.Errorf("%v, DropFD %v: %v", mode, dropped, err)
+			}
+			mustClose(t, f)
+		}
+	}
+	content[0] = 'x'
+	same(t, "the file", onDisk(t, path), content)
+}
+
+// TestSyncRelative: the entry in the directory is made durable where the file
+// was made, also for a program that has gone elsewhere.
+func TestSyncRelative(t *testing.T) {
+	prove.LeakCheck(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	f := opened(t)(mmapio.Create("relative", 10))
+	elsewhere := filepath.Join(dir, "elsewhere")
+	if err := os.Mkdir(elsewhere, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(elsewhere)
+	if err := f.Sync(); err != nil {
+		t.Error(err)
+	}
+	if f.Name() != "relative" {
+		t.Errorf("Name() = %q", f.Name())
+	}
+	mustClose(t, f)
+}
+
+// TestSyscallConn lends the File's own descriptor, which is open for what the
+// mode needs and no more.
+func TestSyscallConn(t *testing.T) {
+	prove.LeakCheck(t)
+	path, content := patternFile(t, 100)
+	for _, mode := range allModes {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: 50})
+		fd := fdOf(t, f)
+		var got [10]byte
+		if n, err := unix.Pread(fd, got[:], 0); n != 10 || err != nil {
+			t.Errorf("%v: pread: %d, %v", mode, n, err)
+		}
+		same(t, "pread", got[:], content[:10])
+		if _, err := unix.Pwrite(fd, content[:1], 0); (err == nil) != (mode == mmapio.ReadWrite) {
+			t.Errorf("%v: pwrite: %v", mode, err)
+		}
+		c, err := f.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, f)
+		if err := c.Control(func(uintptr) { t.Error("the descriptor is lent after Close") }); err == nil {
+			t.Error("Control after Close succeeds")
+		}
+	}
+}
