@@ -109,6 +109,9 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 			return 0, errMoved
 		}
 		defer pass.Leave()
+		if f.cur.Load() != g {
+			return 0, errMoved
+		}
 	}
 	lo, hi := g.mem.area.Lo, g.mem.area.Hi
 	if fault.Copy(dst, src, lo, hi) {

@@ -200,10 +200,9 @@ func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
 		return nil
 	}
 	err = g.mem.space.Lock(g.mem.base+int(lo), int(hi-lo))
-	if err == nil {
-		for _, run := range l.set.Missing(nil, lo, hi, lockset.OnFault) {
-			f.kernelUnlock(g, run) //nolint:errcheck // it fits after all: begin in order
-		}
+	// It fits after all: begin in order. Or it was refused half-way.
+	for _, run := range l.set.Missing(nil, lo, hi, lockset.OnFault) {
+		f.kernelUnlock(g, run) //nolint:errcheck // a part of one mapping
 	}
 	l.mu.Unlock()
 	if err == nil {

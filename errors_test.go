@@ -58,7 +58,7 @@ func lastError(t *testing.T, name string, out []reflect.Value) (err error, has b
 		times := 0
 		for _, v := range last.Seq2() {
 			times++
-			err, has = v.Interface().(error)
+			err, _ = v.Interface().(error)
 		}
 		if times != 1 {
 			t.Errorf("%s yields %d times after Close, want one error", name, times)
@@ -224,15 +224,14 @@ func TestCloseWhileUsed(t *testing.T) {
 				}
 				return err
 			},
-			func(n int, b []byte) error {
+			func(n int, _ []byte) error {
 				// It stores what is there, so that all others may look.
-				b = want[at(n, 100):][:100]
-				if _, err := f.WriteAt(b, at(n, 100)); !errors.Is(err, mmapio.ErrReadOnly) {
+				if _, err := f.WriteAt(want[at(n, 100):][:100], at(n, 100)); !errors.Is(err, mmapio.ErrReadOnly) {
 					return err
 				}
 				return nil
 			},
-			func(n int, b []byte) error {
+			func(n int, _ []byte) error {
 				return f.View(at(n, 50), 50, func(v []byte) error {
 					if !bytes.Equal(v, want[at(n, 50):][:50]) {
 						t.Error("View got other bytes than there are")

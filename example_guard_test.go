@@ -12,7 +12,7 @@ import (
 	"github.com/mmapio/mmapio"
 )
 
-func ExampleGuard() {
+func ExampleGuard_store() {
 	name, remove := scratch("read only")
 	defer remove()
 

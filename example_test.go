@@ -82,10 +82,10 @@ func ExampleOpenFile() {
 		return
 	}
 	defer f.Close()
-	f.WriteAt([]byte("ab"), 1)
-
-	mine := make([]byte, f.Size())
-	f.ReadAt(mine, 0)
+	if _, err := f.WriteAt([]byte("ab"), 1); err != nil {
+		fmt.Println(err)
+	}
+	mine, _ := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
 	theirs, _ := os.ReadFile(name)
 	fmt.Printf("%s in memory, %s in the file\n", mine, theirs)
 
@@ -136,11 +136,13 @@ func ExampleAnonymous() {
 	}
 	defer f.Close()
 
-	f.WriteAt([]byte("no file"), 100)
+	if _, err := f.WriteAt([]byte("no file"), 100); err != nil {
+		fmt.Println(err)
+	}
 	b := make([]byte, 9)
-	f.ReadAt(b, 99)
-	fmt.Printf("%s: %q\n", f.Name(), b)
-	// Output: anonymous: "\x00no file\x00"
+	_, err = f.ReadAt(b, 99)
+	fmt.Printf("%s: %q %v\n", f.Name(), b, err)
+	// Output: anonymous: "\x00no file\x00" <nil>
 }
 
 func ExampleFile_ReadAt() {

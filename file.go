@@ -100,7 +100,7 @@ func (f *File) Close() error {
 	if g == closedGeneration {
 		return f.fail("close", fs.ErrClosed)
 	}
-	f.locks.end(func() { f.cur.Store(closedGeneration) })
+	f.endLocks(g)
 	g.mem.retire()
 	if g.mem.gated {
 		g.mem.copiers.Wait()

@@ -78,10 +78,10 @@ func (f *File) LockContext(ctx context.Context, off, n int64, opts *LockOptions)
 func (f *File) Unlock(off, n int64) error { return f.unlock("unlock", off, n) }
 
 // LockAll is Lock(0, Size()).
-func (f *File) LockAll() error { return f.lock("lockall", 0, wholeFile) }
+func (f *File) LockAll() error { return f.lockBytes("lockall", 0, 0, true) }
 
 // UnlockAll is Unlock(0, Size()). Pins stay.
-func (f *File) UnlockAll() error { return f.unlock("unlockall", 0, wholeFile) }
+func (f *File) UnlockAll() error { return f.unlockBytes("unlockall", 0, 0, true) }
 
 // A Range is a stretch of a File: Len bytes from offset Off.
 type Range struct{ Off, Len int64 }
@@ -158,33 +158,39 @@ func RaiseLockLimit() (LockLimits, error) {
 	return ReadLockLimits()
 }
 
-// wholeFile stands for the length of whatever is mapped at the moment.
-const wholeFile = -1 << 63
-
 // A locker keeps the books of a File's locks and pins. Offsets in its set
 // count from the page that holds the first mapped byte.
 type locker struct {
-	mu    sync.Mutex // held while the kernel's locks change; taken after File.mu
-	set   *lockset.Set
-	extra int64 // mappings that the locks of this File cost, see mapCost
+	mu  sync.Mutex // held while the kernel's locks change; taken after File.mu
+	set *lockset.Set
 }
 
 func (l *locker) init() { l.set = lockset.New(int64(sys.PageSize())) }
 
-// end forgets everything at the moment that the File closes.
-func (l *locker) end(closing func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	closing()
-	l.init()
-	splits.Add(-l.extra)
-	l.extra = 0
-}
-
-func (f *File) lock(op string, off, n int64) error {
+// endLocks lets everything go at the moment that the File closes: the memory may
+// live on below a holder.
+func (f *File) endLocks(g *generation) {
 	l := &f.locks
 	l.mu.Lock()
-	g, lo, hi, err := f.lockRange(op, off, n)
+	defer l.mu.Unlock()
+	f.cur.Store(closedGeneration)
+	for _, run := range l.set.Held(nil, 0, maxInt64) {
+		f.kernelUnlock(g, run) //nolint:errcheck // then the lock ends with the mapping
+	}
+	l.init()
+	splits.Add(-f.src.extra.Swap(0))
+}
+
+func (f *File) lock(op string, off, n int64) error { return f.lockBytes(op, off, n, false) }
+
+// lockBytes locks [off, off+n), or all that is mapped at the moment.
+func (f *File) lockBytes(op string, off, n int64, all bool) error {
+	l := &f.locks
+	l.mu.Lock()
+	if all {
+		off, n = 0, f.Size()
+	}
+	_, lo, hi, err := f.lockRange(op, off, n)
 	if err == nil && l.set.Covered(lo, hi, lockset.Now) {
 		l.set.Raise(lo, hi, lockset.Now)
 		l.mu.Unlock()
@@ -194,9 +200,6 @@ func (f *File) lock(op string, off, n int64) error {
 	if err != nil {
 		return err
 	}
-	if n == wholeFile {
-		n = int64(len(g.data))
-	}
 	return f.raise(context.Background(), &lockCall{op: op, off: off, n: n, level: lockset.Now})
 }
 
@@ -205,10 +208,15 @@ func (f *File) raise(ctx context.Context, call *lockCall) error {
 	return f.lockWindows(ctx, call, func(lo, hi int64) { f.locks.set.Raise(lo, hi, call.level) })
 }
 
-func (f *File) unlock(op string, off, n int64) error {
+func (f *File) unlock(op string, off, n int64) error { return f.unlockBytes(op, off, n, false) }
+
+func (f *File) unlockBytes(op string, off, n int64, all bool) error {
 	l := &f.locks
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if all {
+		off, n = 0, f.Size()
+	}
 	g, lo, hi, err := f.lockRange(op, off, n)
 	if err != nil {
 		return err
@@ -227,8 +235,6 @@ func (f *File) lockRange(op string, off, n int64) (g *generation, lo, hi int64, 
 		return g, 0, 0, f.fail(op, fs.ErrClosed)
 	case n == 0:
 		return g, 0, 0, nil
-	case n == wholeFile:
-		n = int64(len(g.data))
 	default:
 		if err := f.within(op, g, off, n); err != nil {
 			return g, 0, 0, err
@@ -244,12 +250,20 @@ func (f *File) lockRange(op string, off, n int64) (g *generation, lo, hi int64, 
 func (f *File) letGo(g *generation, lo, hi int64) {
 	l := &f.locks
 	for _, run := range l.set.Excess(nil, lo, hi) {
-		if run.Level == lockset.None && f.kernelUnlock(g, run) != nil {
+		if run.Level != lockset.None {
+			l.set.Hold(run.Lo, run.Hi, run.Level)
 			continue
 		}
-		l.set.Hold(run.Lo, run.Hi, run.Level)
+		was, runs := l.set.Held(nil, run.Lo, run.Hi), l.set.HeldRuns()
+		l.set.Hold(run.Lo, run.Hi, lockset.None)
+		if l.mapRoom(l.set.HeldRuns()-runs) != nil || f.kernelUnlock(g, run) != nil {
+			for _, r := range was {
+				l.set.Hold(max(r.Lo, run.Lo), min(r.Hi, run.Hi), r.Level)
+			}
+		}
+		f.recount(g)
+		f.keepNear(g, run)
 	}
-	l.recount(g)
 }
 
 func (f *File) kernelUnlock(g *generation, run lockset.Run) error {
@@ -260,11 +274,11 @@ func (f *File) verify(op string, off, n int64) error {
 	l := &f.locks
 	l.mu.Lock()
 	g, lo, hi, err := f.lockRange(op, off, n)
-	if err != nil || lo == hi {
+	if err == nil && n == 0 {
+		err = f.within(op, g, off, n)
+	}
+	if err != nil || n == 0 {
 		l.mu.Unlock()
-		if err == nil && n != wholeFile {
-			err = f.within(op, g, off, n)
-		}
 		return err
 	}
 	// What is only locked on fault need not be there.
@@ -293,17 +307,11 @@ func (f *File) verify(op string, off, n int64) error {
 			return f.notHeld(op, run.Lo-int64(g.mem.delta), errNotLocked)
 		}
 	}
+	onFault := append(present, lockset.Run{Lo: last, Hi: last})
 	for at := first; at < last; {
-		end := last
-		for _, run := range present {
-			if run.Lo <= at && at < run.Hi {
-				at = min(run.Hi, last)
-			}
-			if run.Lo > at {
-				end = min(end, run.Lo)
-			}
-		}
+		end := min(onFault[0].Lo, last)
 		if at >= end {
+			at, onFault = max(at, onFault[0].Hi), onFault[1:]
 			continue
 		}
 		bad, err := g.mem.space.Absent(g.mem.base+int(at), int(end-at))

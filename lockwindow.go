@@ -3,6 +3,7 @@ package mmapio
 import (
 	"context"
 	"io/fs"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,12 +27,21 @@ const lockWindow = 16 << 20
 //
 // done makes the change in the books that the call is for, once all is held.
 func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi int64)) error {
-	l := &f.locks
 	delta := f.src.off % int64(sys.PageSize())
 	lo, hi := call.off+delta, call.off+call.n+delta
+	for {
+		if again, err := f.lockOnce(ctx, call, lo, hi, done); !again {
+			return err
+		}
+	}
+}
 
+// lockOnce is one try of lockWindows. It asks for another if the File was made
+// smaller and larger again meanwhile.
+func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done func(lo, hi int64)) (again bool, err error) {
+	l := &f.locks
 	var pins []lockset.Pin
-	err := f.tooMuch(call, lo, hi)
+	err = f.tooMuch(call, lo, hi)
 	for at := lo; at < hi && err == nil; {
 		end := min(hi, page.Down(at, lockWindow)+lockWindow)
 		if err = ctx.Err(); err == nil {
@@ -48,24 +58,27 @@ func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi
 	}
 
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	g := f.cur.Load()
 	if g == closedGeneration {
-		return f.fail(call.op, fs.ErrClosed) // what was held went with the mapping
+		l.mu.Unlock()
+		return false, f.fail(call.op, fs.ErrClosed) // what was held went with the mapping
 	}
 	if err == nil {
 		err = f.within(call.op, g, call.off, call.n)
 	}
-	if err == nil {
+	// A shrink and a regrowth have cut off what was locked already.
+	cut := err == nil && !l.set.Covered(lo, hi, call.level)
+	if err == nil && !cut {
 		done(lo, hi)
 	}
 	for _, pin := range pins {
 		l.set.Unpin(pin)
 	}
-	if err != nil {
+	if err != nil || cut {
 		f.letGo(g, lo, hi)
 	}
-	return err
+	l.mu.Unlock()
+	return cut, err
 }
 
 // A lockCall is what the caller asked for, for errors.
@@ -87,7 +100,7 @@ const settleTries = 10
 // claim pins a window and makes the kernel hold it.
 func (f *File) claim(call *lockCall, lo, hi int64) (pin lockset.Pin, err error) {
 	l := &f.locks
-	for try := 0; ; try++ {
+	for {
 		l.mu.Lock()
 		g := f.cur.Load()
 		if g == closedGeneration {
@@ -115,12 +128,11 @@ func (f *File) claim(call *lockCall, lo, hi int64) (pin lockset.Pin, err error) 
 			held, err = f.hold(call, g, lo, hi, missing)
 		}
 		pass.Leave()
+		runtime.KeepAlive(g)
 		if err != nil || len(missing) == 0 || held {
 			return pin, err
 		}
-		if try == settleTries {
-			return pin, f.lockError(call, g, lo, hi, errUnsettled)
-		}
+		// The mapping has moved meanwhile.
 	}
 }
 
@@ -141,7 +153,7 @@ func (f *File) hold(call *lockCall, g *generation, lo, hi int64, missing []locks
 	}
 
 	l.mu.Lock()
-	if f.cur.Load() != g {
+	if f.cur.Load().mem != m {
 		l.mu.Unlock()
 		return false, nil
 	}
@@ -170,6 +182,16 @@ func (f *File) hold(call *lockCall, g *generation, lo, hi int64, missing []locks
 			}
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.cur.Load().mem != m {
+		return false, nil
+	}
+	for _, run := range l.set.Missing(nil, lo, hi, lockset.Now) {
+		if run.Level == lockset.OnFault {
+			l.set.Hold(run.Lo, run.Hi, lockset.Now)
+		}
+	}
 	return true, nil
 }
 
@@ -181,7 +203,7 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 		if run.Level != lockset.None {
 			continue // locked on fault: it has the kernel's flag
 		}
-		err := l.mapRoom(run)
+		err := l.mapRoom(l.set.RunsIfHeld(run.Lo, run.Hi) - l.set.HeldRuns())
 		if err == nil {
 			err = m.space.Lock(m.base+int(run.Lo), int(run.Hi-run.Lo))
 		}
@@ -190,16 +212,22 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 		}
 		// The kernel may have locked a part of what it refused.
 		for _, run := range missing[:i+1] {
-			if run.Level == lockset.None {
-				f.kernelUnlock(g, run) //nolint:errcheck // undoes the mapping cuts of this loop
+			if run.Level == lockset.None && f.kernelUnlock(g, run) != nil {
+				l.set.Hold(run.Lo, run.Hi, lockset.OnFault) // as in letGo
 			}
 		}
-		return f.lockError(call, g, run.Lo, run.Hi, err)
+		return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, f.toLock(call))
+	}
+	// What has to be in RAM as well is looked for later.
+	level := call.level
+	if sys.LocksOnFault() {
+		level = lockset.OnFault
 	}
 	for _, run := range missing {
-		l.set.Hold(run.Lo, run.Hi, call.level)
+		l.set.Hold(run.Lo, run.Hi, max(level, run.Level))
+		f.keepNear(g, run)
 	}
-	l.recount(g)
+	f.recount(g)
 	return nil
 }
 
@@ -241,10 +269,9 @@ var splits atomic.Int64
 // recount brings splits up to date after a change of the held pages. The
 // kernel cuts a mapping wherever locked and unlocked pages meet; a run that
 // reaches an end of the File costs one cut less.
-func (l *locker) recount(g *generation) {
-	extra := l.cost(g, l.set.HeldRuns())
-	splits.Add(extra - l.extra)
-	l.extra = extra
+func (f *File) recount(g *generation) {
+	extra := f.locks.cost(g, f.locks.set.HeldRuns())
+	splits.Add(extra - f.src.extra.Swap(extra))
 }
 
 func (l *locker) cost(g *generation, runs int) int64 {
@@ -259,10 +286,11 @@ func (l *locker) cost(g *generation, runs int) int64 {
 	return max(cuts, 0)
 }
 
-// mapRoom refuses to lock a run that would make locks take more than half of
-// the mappings that a process may have: when they run out, Go itself dies.
-func (l *locker) mapRoom(run lockset.Run) error {
-	more := int64(2 * (l.set.RunsIfHeld(run.Lo, run.Hi) - l.set.HeldRuns()))
+// mapRoom refuses a change that makes so many runs more, if locks would then
+// take more than half of the mappings that a process may have: when they run
+// out, Go itself dies.
+func (l *locker) mapRoom(runs int) error {
+	more := 2 * int64(runs)
 	if more <= 0 {
 		return nil
 	}

@@ -37,6 +37,29 @@ func fits(op, name string, n int64) error {
 	return &OptionError{Op: op, Path: name, Field: "Length", Reason: tooLarge(n), Err: errors.ErrUnsupported}
 }
 
+// reservable looks whether the address space that the options ask for is to be
+// had, before anything else is done.
+func (o *Options) reservable(op, name string) error {
+	if o.Reserve == 0 {
+		return nil
+	}
+	err := fits(op, name, o.Reserve)
+	if err == nil {
+		var s *sys.Space
+		if s, err = sys.Reserve(int(o.Reserve)); err == nil {
+			err = s.Free()
+		}
+		if err != nil {
+			err = pathError(op, name, err)
+		}
+	}
+	var oe *OptionError
+	if errors.As(err, &oe) {
+		oe.Field = "Reserve"
+	}
+	return err
+}
+
 func (f *File) anonymous() bool { return f.src.info == nil }
 
 // mapSpace gives e its space and maps n bytes into it.

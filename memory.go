@@ -22,6 +22,8 @@ type source struct {
 	off  int64       // in the file, of the first mapped byte
 	file *os.File    // nil: no file, or DropFD
 	info fs.FileInfo // as it was when opened; nil: no file
+
+	extra atomic.Int64 // mappings that the File's locks cost, see splits
 }
 
 // A generation is what a File maps at a moment: a slice that never changes and
@@ -107,12 +109,14 @@ func (e *extent) offset(addr uintptr) int64 {
 
 // retire takes the memory away as soon as nobody is inside.
 func (e *extent) retire() {
-	e.mu.Lock()
-	e.retired = true
-	e.mu.Unlock()
+	// All gates first: who leaves by one of them calls settle, which must not
+	// find another empty while it still lets somebody in.
 	for _, g := range []*gate.Gate{&e.holders, &e.calls, &e.copiers} {
 		g.Shut(e.settle)
 	}
+	e.mu.Lock()
+	e.retired = true
+	e.mu.Unlock()
 	e.settle()
 }
 
@@ -149,8 +153,11 @@ func (e *extent) settle() {
 func (e *extent) abandon() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.gone && !e.holders.Empty() {
+	if !e.gone && !(e.holders.Empty() && e.calls.Empty() && e.copiers.Empty()) {
 		return
+	}
+	if !e.retired {
+		splits.Add(-e.src.extra.Swap(0)) // the File was dropped without Close
 	}
 	e.gone = true
 	if e.idle {

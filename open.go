@@ -230,6 +230,9 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 	if err := fits(op, name, length); err != nil {
 		return nil, err
 	}
+	if err := o.reservable(op, name); err != nil {
+		return nil, err
+	}
 	// Everything that can be refused was; from here on the file changes.
 	if o.Truncate && before > 0 {
 		if err := file.Truncate(0); err != nil {
@@ -277,7 +280,7 @@ func (f *File) start(op string, size int64) (*File, error) {
 	}
 	f.locks.init()
 	f.cur.Store(g)
-	if f.opts.Populate {
+	if f.opts.Populate && size > 0 {
 		if err := f.bringIn(g, op, 0, size); err != nil {
 			f.cur.Store(closedGeneration)
 			g.mem.retire()

@@ -248,7 +248,7 @@ func blocks(t testing.TB, path string) int64 {
 func TestReservesBlocks(t *testing.T) {
 	prove.LeakCheck(t)
 	dir := prove.DiskDir(t)
-	const size, min = 1 << 20, 4 << 20
+	const size, larger = 1 << 20, 4 << 20
 	for _, sparse := range []bool{false, true} {
 		path := filepath.Join(dir, fmt.Sprint("sparse ", sparse))
 		if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
@@ -260,21 +260,21 @@ func TestReservesBlocks(t *testing.T) {
 		if n := blocks(t, path); n >= size {
 			t.Skipf("the file system has no holes: %d bytes of disk", n)
 		}
-		want := append([]byte("old"), make([]byte, min-3)...)
-		o := &mmapio.Options{Mode: mmapio.ReadWrite, MinSize: min, Sparse: sparse}
+		want := append([]byte("old"), make([]byte, larger-3)...)
+		o := &mmapio.Options{Mode: mmapio.ReadWrite, MinSize: larger, Sparse: sparse}
 		f := mustOpen(t, path, o)
 		same(t, "the mapping", contentOf(t, f), want)
 		mustClose(t, f)
 		same(t, "the file", onDisk(t, path), want)
-		if n := blocks(t, path); n >= min == sparse {
-			t.Errorf("sparse %v: a file of %d bytes has %d bytes of disk", sparse, min, n)
+		if n := blocks(t, path); n >= larger == sparse {
+			t.Errorf("sparse %v: a file of %d bytes has %d bytes of disk", sparse, larger, n)
 		}
 
 		// Never shorter.
 		o.MinSize = 5
 		mustClose(t, mustOpen(t, path, o))
-		if n := sizeOnDisk(t, path); n != min {
-			t.Errorf("MinSize 5 made a file of %d bytes %d bytes long", min, n)
+		if n := sizeOnDisk(t, path); n != larger {
+			t.Errorf("MinSize 5 made a file of %d bytes %d bytes long", larger, n)
 		}
 		created := opened(t)(mmapio.Create(filepath.Join(dir, "created"), size))
 		if n := blocks(t, created.Name()); n < size {

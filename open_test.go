@@ -114,6 +114,9 @@ func TestZeroLength(t *testing.T) {
 		"Offset at the end": func() (*mmapio.File, error) {
 			return mmapio.OpenFile(full, &mmapio.Options{Offset: pageSize + 1})
 		},
+		"Populate at the end": func() (*mmapio.File, error) {
+			return mmapio.OpenFile(full, &mmapio.Options{Offset: pageSize + 1, Populate: true})
+		},
 		"CopyOnWrite": func() (*mmapio.File, error) {
 			return mmapio.OpenFile(empty, &mmapio.Options{Mode: mmapio.CopyOnWrite, Populate: true})
 		},

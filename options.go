@@ -69,7 +69,7 @@ type Options struct {
 	Perm fs.FileMode
 
 	// MinSize makes the file at least so many bytes long. It never makes it
-	// shorter. Disk blocks are reserved for the whole of the file, old holes
+	// shorter. Disk blocks are reserved for its first MinSize bytes, old holes
 	// included, so that a full disk is an error here and not a fault later.
 	MinSize int64
 	// Sparse leaves it to the first store to find a disk block for what this

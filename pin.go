@@ -25,7 +25,10 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 	const op = "pin"
 	l := &f.locks
 	l.mu.Lock()
-	_, lo, hi, err := f.lockRange(op, off, n)
+	g, lo, hi, err := f.lockRange(op, off, n)
+	if err == nil && n == 0 {
+		err = f.within(op, g, off, n)
+	}
 	if err == nil && l.set.Covered(lo, hi, lockset.Now) {
 		p := &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
 		l.mu.Unlock()

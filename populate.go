@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -12,8 +13,8 @@ const populateWindow = 16 << 20
 
 // bringIn brings a range of the generation into memory, window by window.
 func (f *File) bringIn(g *generation, op string, off, n int64) error {
-	lo := off + int64(g.mem.delta)
-	for end := lo + n; lo < end; {
+	end := off + n + int64(g.mem.delta)
+	for lo := page.Down(off+int64(g.mem.delta), int64(sys.PageSize())); lo < end; {
 		hi := min(end, lo+populateWindow)
 		if err := f.populate(g, lo, hi); err != nil {
 			if !errors.Is(err, sys.ErrUnreadable) {

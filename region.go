@@ -74,7 +74,13 @@ type held struct {
 // take makes owner, of which h is a part, a holder.
 func (h *hold) take(f *File, op string, off, n int64, owner any) error {
 	g := f.cur.Load()
-	for !g.mem.holders.Hold() {
+	for {
+		if g.mem.holders.Hold() {
+			if f.cur.Load() == g {
+				break
+			}
+			g.mem.holders.Release() // a generation of before the last shrink
+		}
 		var err error
 		if g, err = f.current(op); err != nil {
 			return err

@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 
 	"github.com/mmapio/mmapio/internal/sys"
@@ -152,8 +153,8 @@ func (f *File) wipeSlack(before, after int64) error {
 		return nil
 	}
 	b := make([]byte, n)
-	if _, err := f.src.file.ReadAt(b, before); err != nil {
-		return err
+	if _, err := f.src.file.ReadAt(b, before); err != nil && !errors.Is(err, io.EOF) {
+		return err // EOF: others cut it meanwhile
 	}
 	for i := range b {
 		if b[i] != 0 {
@@ -244,7 +245,7 @@ func (f *File) publish(m *memory, size int64) {
 	l := &f.locks
 	l.mu.Lock()
 	f.cur.Store(m.generation(int(size)))
-	l.recount(f.cur.Load())
+	f.recount(f.cur.Load())
 	l.mu.Unlock()
 }
 
@@ -273,7 +274,7 @@ func (f *File) replace(op string, g *generation, size int64, fill func(from, to 
 		return err
 	}
 	f.cur.Store(next)
-	l.recount(next)
+	f.recount(next)
 	l.mu.Unlock()
 	g.mem.retire()
 	f.keep(g.mem.extent)
@@ -324,10 +325,10 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 	if err != nil {
 		return err
 	}
-	defer readmit()
 	if !sys.CanReserve {
-		return f.shrinkWhole(op, g, size, cut)
+		return f.shrinkWhole(op, g, size, cut) // nobody enters g again
 	}
+	defer readmit()
 	// A copier that is not counted and touches what is cut off faults, waits
 	// for mu, and tries again.
 	if err := cut(); err != nil {
@@ -348,11 +349,16 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 	l.set.Truncate(int64(m.delta) + size)
 	f.letGo(f.cur.Load(), 0, int64(to)) // the page that was cut in the middle
 	l.mu.Unlock()
-	if from < to && m.space.Clear(m.base+from, to-from) == nil {
-		m.mapped.Store(int64(from))
+	if from < to {
+		switch err := m.space.Clear(m.base+from, to-from); {
+		case err == nil:
+			m.mapped.Store(int64(from))
+		case f.anonymous():
+			clear(m.space.Bytes(m.base+from, to-from)) // to grow shows zeroes
+		}
 	}
 	l.mu.Lock()
-	f.keepIn(f.cur.Load(), int64(from-sys.PageSize()<<11), int64(from)) // of the folio that was cut
+	f.keepIn(f.cur.Load(), int64(from-folio*sys.PageSize()), int64(from)) // of the folio that was cut
 	l.mu.Unlock()
 	return nil
 }
@@ -365,6 +371,9 @@ func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() erro
 	defer l.mu.Unlock()
 	g.mem.retire() // nobody is inside: it is unmapped now
 	err := cut()
+	if errors.Is(err, sys.ErrInUse) {
+		err = ErrBusy // by another process
+	}
 	if err != nil {
 		err = f.fail(op, err)
 		size = int64(len(g.data))
@@ -380,7 +389,7 @@ func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() erro
 		return errors.Join(f.fail(op, errLost), mapErr, err)
 	}
 	f.cur.Store(next)
-	l.recount(next)
+	f.recount(next)
 	return err
 }
 

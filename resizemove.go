@@ -17,22 +17,26 @@ func (f *File) resizeMemory(op string, g *generation, size int64) error {
 	case size > int64(len(g.data)) && f.growsInPlace(g, size):
 		return f.growInPlace(op, g, size, noCut)
 	case size < int64(len(g.data)) && sys.CanReserve:
-		clear := noCut
-		if rest := pageUp(int(size)) - int(size); rest > 0 {
-			clear = func() error { f.wipe(g, size); return nil }
-		}
-		return f.shrink(op, g, size, clear)
+		return f.shrink(op, g, size, func() error { f.wipe(g, size); return nil })
 	}
 	readmit, err := f.exclude(op, g)
 	if err != nil {
 		return err
 	}
-	err = f.replace(op, g, size, func(from, to *generation) error {
-		copy(to.data, from.data)
-		return nil
-	}, noCut)
+	err = f.replace(op, g, size, func(from, to *generation) error { return f.copyMemory(op, from, to) }, noCut)
 	if err != nil {
 		readmit()
+	}
+	return err
+}
+
+// copyMemory copies what was ever touched. To read a page that was not would
+// give it memory.
+func (f *File) copyMemory(op string, from, to *generation) error {
+	err := f.copyPrivateRuns(op, from, to)
+	if errors.Is(err, errors.ErrUnsupported) {
+		copy(to.data, from.data)
+		return nil
 	}
 	return err
 }
@@ -97,29 +101,39 @@ func (f *File) copyPrivate(op string, from, to *generation) error {
 			return f.fail(op, err)
 		}
 	}
+	err := f.copyPrivateRuns(op, from, to)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return copyChanged(op, from, to)
+	}
+	return err
+}
+
+// copyPrivateRuns copies the pages that the kernel says are copies of the old
+// mapping alone.
+func (f *File) copyPrivateRuns(op string, from, to *generation) error {
+	m, mapped := from.mem, int(from.mem.mapped.Load())
 	for at := 0; at < mapped; {
 		lo, hi, err := m.space.Private(m.base+at, mapped-at)
-		if errors.Is(err, errors.ErrUnsupported) {
-			return copyChanged(op, from, to)
-		}
 		if err != nil {
-			return f.fail(op, err)
+			return err
 		}
 		if lo < 0 {
 			break
 		}
-		lo, hi = lo-m.base, hi-m.base
-		if err := copyPages(op, from, to, lo, hi); err != nil {
+		if err := copyPages(op, from, to, lo-m.base, hi-m.base); err != nil {
 			return err
 		}
-		at = hi
+		at = hi - m.base
 	}
 	return nil
 }
 
 // copyPages copies whole pages of one generation to the other.
 func copyPages(op string, from, to *generation, lo, hi int) error {
-	lo, hi = max(lo-from.mem.delta, 0), min(hi-from.mem.delta, len(from.data))
+	lo, hi = max(lo-from.mem.delta, 0), min(hi-from.mem.delta, len(from.data), len(to.data))
+	if lo >= hi {
+		return nil
+	}
 	err := Guard(func() error {
 		copy(to.data[lo:hi], from.data[lo:hi])
 		return nil
@@ -159,7 +173,8 @@ func copyChanged(op string, from, to *generation) error {
 func (f *File) handOver(op string, from, to *generation, cut func() error) error {
 	l := &f.locks
 	var done []lockset.Run
-	for _, run := range l.set.Held(nil, 0, from.mem.mapped.Load()) {
+	for _, run := range l.set.Held(nil, 0, min(from.mem.mapped.Load(), to.mem.mapped.Load())) {
+		run.Hi = min(run.Hi, to.mem.mapped.Load())
 		window := int64(lockWindow)
 		for lo := run.Lo; lo < run.Hi; {
 			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
@@ -171,6 +186,14 @@ func (f *File) handOver(op string, from, to *generation, cut func() error) error
 				// There may be room for less.
 				window = max(window/2, int64(sys.PageSize()))
 				continue
+			}
+			if isNoMemory(err) {
+				// There is room for nothing, so this page moves by being free
+				// for a moment.
+				f.kernelUnlock(from, part) //nolint:errcheck // it is locked again below
+				if err = f.lockNew(to, part); err != nil {
+					f.lockNew(from, part) //nolint:errcheck // what was locked a moment ago fits again
+				}
 			}
 			if err != nil {
 				f.kernelUnlock(to, part) //nolint:errcheck // what is locked of it
@@ -187,6 +210,7 @@ func (f *File) handOver(op string, from, to *generation, cut func() error) error
 		f.handBack(from, to, done)
 		return f.fail(op, err)
 	}
+	l.set.Truncate(int64(to.mem.delta + len(to.data)))
 	return nil
 }
 
@@ -223,10 +247,24 @@ func (f *File) keepIn(g *generation, lo, hi int64) {
 	}
 	for _, run := range f.locks.set.Held(nil, lo, hi) {
 		if run.Level == lockset.Now {
+			lo, hi := max(run.Lo, lo), min(run.Hi, hi)
+			if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at < 0 {
+				continue
+			}
 			// Whatever stands in the way, VerifyLocked tells.
-			f.populate(g, max(run.Lo, lo), min(run.Hi, hi)) //nolint:errcheck // as above
+			f.populate(g, lo, hi) //nolint:errcheck // as above
 		}
 	}
+}
+
+// folio is how many pages away a change of a lock can reach, see keepIn.
+const folio = 2048
+
+// keepNear is keepIn for both sides of a run whose lock has changed.
+func (f *File) keepNear(g *generation, run lockset.Run) {
+	reach := folio * int64(sys.PageSize())
+	f.keepIn(g, max(run.Lo-reach, 0), run.Lo)
+	f.keepIn(g, run.Hi, min(run.Hi+reach, g.mem.mapped.Load()))
 }
 
 // handBack undoes a part of handOver.

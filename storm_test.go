@@ -79,7 +79,7 @@ func TestStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	decoy := s.decoy()
-	s.run(map[string]int{"cut": 1, "refresh": 1, "follow": 1, "refresh follower": 1, "decoy": 1}, decoy)
+	s.run(stormTime(t), map[string]int{"cut": 1, "refresh": 1, "follow": 1, "refresh follower": 1, "decoy": 1}, decoy)
 }
 
 // TestStormAnonymous: memory that is copied when it moves, whose copiers are
@@ -88,12 +88,12 @@ func TestStormAnonymous(t *testing.T) {
 	needMaps(t)
 	prove.LeakCheck(t)
 	s := &storm{t: t, pages: newStormPages(0xA11, stormMost+1)}
-	s.run(nil, nil)
+	s.run(stormTime(t)/2, nil, nil)
 }
 
-func (s *storm) run(more map[string]int, decoy func(r *rand.Rand)) {
+func (s *storm) run(duration time.Duration, more map[string]int, decoy func(r *rand.Rand)) {
 	defer goleak.VerifyNone(s.t, goleak.IgnoreCurrent())
-	t, duration := s.t, stormTime(s.t)
+	t := s.t
 	s.counts = map[string]int{}
 	s.reopen(rand.New(rand.NewPCG(1, 1)))
 	if s.path != "" {
@@ -201,7 +201,9 @@ func (s *storm) tally(kind string, err error) {
 		is = "! range"
 	case errors.As(err, &fe):
 		is = "! fault"
-		if s.path == "" || fe.FileOff < stormKept*pageSize {
+		// The loop over chunks has let go of its memory by the time that Guard
+		// looks for the page, and a Close may have taken it.
+		if s.path == "" || fe.FileOff < stormKept*pageSize && kind != "chunks" {
 			s.wrong(kind, err)
 		}
 	case errors.As(err, &le):

@@ -222,8 +222,7 @@ func (s *storm) lock(r *rand.Rand) {
 
 func (s *storm) resize(r *rand.Rand) {
 	f := s.now.Load()
-	size := stormKept*pageSize + r.Int64N((stormMost-stormKept)*pageSize+1)
-	size -= size % []int64{8, pageSize}[r.IntN(2)] // words stay whole
+	size := cutAt(r)
 	end := s.pages.beginCut(size)
 	err := f.Resize(size - f.first*pageSize)
 	end()
@@ -244,7 +243,7 @@ func (s *storm) refresh(which *atomic.Pointer[stormFile]) func(*rand.Rand) {
 
 // cut is another process, which knows of no rules.
 func (s *storm) cut(r *rand.Rand) {
-	size := stormKept*pageSize + 8*r.Int64N((stormMost-stormKept)*pageSize/8+1)
+	size := cutAt(r)
 	end := s.pages.beginCut(size)
 	err := os.Truncate(s.path, size)
 	end()

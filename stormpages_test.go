@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 )
@@ -38,8 +39,25 @@ func newStormPages(nonce uint64, n int) *stormPages {
 	s := &stormPages{nonce: nonce, pages: make([]stormPage, n), ps: pageSize}
 	for i := range s.pages {
 		s.pages[i].clean = stormNever
+		if torn(int64(i)) {
+			s.pages[i].cuts.Store(1) // for good
+		}
 	}
 	return s
+}
+
+// torn says of a page that cuts may go through it. A store to such a page may
+// lie beyond the end of the file, and is then lost when the file grows, though
+// nobody cuts it again.
+func torn(page int64) bool { return page >= stormKept && page%4 == 3 }
+
+// cutAt picks a length for the file.
+func cutAt(r *rand.Rand) int64 {
+	page := stormKept + r.Int64N(stormMost-stormKept+1)
+	if torn(page) {
+		return page*pageSize + 8*r.Int64N(pageSize/8) // words stay whole
+	}
+	return page * pageSize
 }
 
 // word is what lies in word i of a page after a store.

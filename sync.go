@@ -3,6 +3,8 @@ package mmapio
 import (
 	"errors"
 	"io/fs"
+	"path/filepath"
+	"runtime"
 	"sync"
 
 	"github.com/mmapio/mmapio/internal/sys"
@@ -52,7 +54,26 @@ func (f *File) Sync() error {
 		f.syncer.failed = underlying(err)
 		return f.fail(op, f.syncer.failed)
 	}
+	if f.dir != "" && !f.syncer.dir {
+		if err := f.syncDir(); err != nil {
+			return f.fail(op, err) // not for ever: nothing was dropped
+		}
+		f.syncer.dir = true
+	}
 	return nil
+}
+
+// syncDir makes the entry of a file that this File made durable, in the
+// directory where it is by now, if the system can tell.
+func (f *File) syncDir() error {
+	path, err := sys.PathOf(f.src.file)
+	if err != nil {
+		return sys.SyncDir(f.dir)
+	}
+	if path == "" {
+		return nil // it was removed: there is no entry
+	}
+	return sys.SyncDir(filepath.Dir(path))
 }
 
 func (f *File) sync(op string) error {
@@ -63,12 +84,6 @@ func (f *File) sync(op string) error {
 	}
 	if err := sys.SyncFile(f.src.file); err != nil {
 		return err
-	}
-	if f.dir != "" && !f.syncer.dir {
-		if err := sys.SyncDir(f.dir); err != nil {
-			return err
-		}
-		f.syncer.dir = true
 	}
 	return nil
 }
@@ -87,8 +102,14 @@ func (f *File) flush(op string) error {
 		if !ok {
 			continue
 		}
-		err = g.mem.space.Flush(g.mem.base, g.mem.delta+len(g.data))
+		moved := f.cur.Load() != g
+		if !moved {
+			err = g.mem.space.Flush(g.mem.base, g.mem.delta+len(g.data))
+		}
 		pass.Leave()
-		return err
+		runtime.KeepAlive(g)
+		if !moved {
+			return err
+		}
 	}
 }

@@ -74,11 +74,15 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 			if !ok {
 				continue
 			}
-			ok = access(g)
-			if !ok {
+			if f.cur.Load() != g {
+				pass.Leave()
+				continue
+			}
+			if !access(g) {
 				err = g.mem.faultIn(op, off, t.size, store)
 			}
 			pass.Leave()
+			runtime.KeepAlive(g)
 			return err
 		}
 		ok := access(g)
@@ -91,6 +95,7 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 			if err == nil {
 				err = g.mem.faultIn(op, off, t.size, store)
 			}
+			runtime.KeepAlive(g)
 			return err
 		}
 	}

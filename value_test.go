@@ -258,22 +258,22 @@ func TestNoTearing(t *testing.T) {
 	needMaps(t)
 	f, err := mmapio.Create(tempDir(t)+"/file", 4*pageSize)
 	for _, f := range []*mmapio.File{opened(t)(f, err), opened(t)(mmapio.Anonymous(4*pageSize, nil))} {
-		storm(t, f, 8, func(v uint32) uint64 { return uint64(v)<<32 | uint64(v) },
+		tearStorm(t, f, 8, func(v uint32) uint64 { return uint64(v)<<32 | uint64(v) },
 			func(v uint64) bool { return uint32(v) == uint32(v>>32) })
-		storm(t, f, pageSize+8, func(v uint32) pair { return pair{v, v} }, func(v pair) bool { return v.A == v.B })
-		storm(t, f, 2*pageSize-8, func(v uint32) [8]uint8 {
+		tearStorm(t, f, pageSize+8, func(v uint32) pair { return pair{v, v} }, func(v pair) bool { return v.A == v.B })
+		tearStorm(t, f, 2*pageSize-8, func(v uint32) [8]uint8 {
 			b := [8]uint8{}
 			for i := range b {
 				b[i] = uint8(v)
 			}
 			return b
 		}, func(v [8]uint8) bool { return v == [8]uint8{v[0], v[0], v[0], v[0], v[0], v[0], v[0], v[0]} })
-		storm(t, f, 20, func(v uint32) [2]uint16 { return [2]uint16{uint16(v), uint16(v)} },
+		tearStorm(t, f, 20, func(v uint32) [2]uint16 { return [2]uint16{uint16(v), uint16(v)} },
 			func(v [2]uint16) bool { return v[0] == v[1] })
 	}
 }
 
-func storm[T any](t *testing.T, f *mmapio.File, off int64, make func(uint32) T, whole func(T) bool) {
+func tearStorm[T any](t *testing.T, f *mmapio.File, off int64, make func(uint32) T, whole func(T) bool) {
 	t.Helper()
 	var stop atomic.Bool
 	var all sync.WaitGroup

@@ -37,7 +37,9 @@ func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error) {
 	g := f.cur.Load()
 	pass, ok := g.mem.holders.Enter()
-	if !ok || !page.InBounds(off, n, int64(len(g.data))) {
+	// After a shrink in place the same gate is open again, but the generation
+	// may be one of before.
+	if !ok || f.cur.Load() != g || !page.InBounds(off, n, int64(len(g.data))) {
 		if ok {
 			pass.Leave()
 		}
@@ -52,6 +54,7 @@ func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error
 			pass.Leave()
 		} else {
 			err = g.mem.broken(recover(), op, off, pass)
+			runtime.KeepAlive(g)
 		}
 	}()
 	err = fn(g.data[off : off+n : off+n])
@@ -78,13 +81,19 @@ func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
 		if err != nil {
 			return nil, gate.Pass{}, err
 		}
-		if pass, ok := g.mem.holders.Enter(); ok {
-			err := f.within(op, g, off, n)
-			if err != nil {
-				pass.Leave()
-			}
-			return g, pass, err
+		pass, ok := g.mem.holders.Enter()
+		if !ok {
+			continue
 		}
+		if f.cur.Load() != g {
+			pass.Leave()
+			continue
+		}
+		err = f.within(op, g, off, n)
+		if err != nil {
+			pass.Leave()
+		}
+		return g, pass, err
 	}
 }
 

@@ -28,6 +28,10 @@ func Reopen(f *os.File, write bool) (*os.File, error) { return reopen(f, write) 
 // FlushFileBuffers.
 func SyncFile(f *os.File) error { return syncFile(f) }
 
+// PathOf returns the path by which f can be found now, wherever it was moved to,
+// or "" if it was removed. ErrUnsupported where the system does not tell.
+func PathOf(f *os.File) (string, error) { return pathOf(f) }
+
 // SyncDir makes the entries of a directory durable, where that is needed.
 func SyncDir(dir string) error { return syncDir(dir) }
 

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 
@@ -16,6 +17,30 @@ func syncFile(f *os.File) error { return control(f, unix.Fdatasync) }
 // The link in /proc leads to the file itself, deleted or renamed.
 func openAgain(fd int, _ string, flag int) (int, error) {
 	return unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flag, 0)
+}
+
+func pathOf(f *os.File) (path string, err error) {
+	var st unix.Stat_t
+	err = control(f, func(fd int) error {
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		path, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", ErrUnsupported
+	case st.Nlink == 0:
+		return "", nil
+	}
+	// A name may end in what the kernel adds to one that is gone, and a file
+	// with several names may have lost the one by which it was opened.
+	var named unix.Stat_t
+	if err := unix.Stat(path, &named); err != nil || named.Ino != st.Ino || named.Dev != st.Dev {
+		return "", ErrUnsupported
+	}
+	return path, nil
 }
 
 // allocateStep bounds one call: tmpfs undoes all of it when a signal comes.

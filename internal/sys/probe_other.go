@@ -5,3 +5,5 @@ package sys
 import "os"
 
 func probe(f *os.File, off, n int64) error { return nil }
+
+func pathOf(f *os.File) (string, error) { return "", ErrUnsupported }

@@ -37,6 +37,9 @@ var (
 	// ErrNoMemory stands for many things: a limit on locked memory, too many
 	// mappings, a hole in the range, no memory.
 	ErrNoMemory error = errNoMemory
+	// ErrInUse is what Windows says when a file is to be cut that somebody has
+	// mapped. No call returns it elsewhere.
+	ErrInUse error = errInUse
 	// ErrAgain is what some systems say for a limit on locked memory.
 	ErrAgain error = errAgain
 )
