@@ -94,7 +94,10 @@ func (f *File) refused(e *LockError, need, step int64) {
 		return
 	}
 	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
-		e.mapCount(inUse, limit)
+		e.Cause = CauseMapCount
+		e.fact = fmt.Sprintf("needs %s, and the process has %d of the %d mappings that vm.max_map_count allows",
+			size(need), min(inUse, limit), limit)
+		e.remedy = fmt.Sprintf("map less, or raise it: sysctl vm.max_map_count=%d", 2*limit)
 		return
 	}
 	if free, err := limits.Available(); err == nil && step > free {
@@ -142,16 +145,22 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.Cause, e.Err = CauseMemory, why
 		e.fact = fmt.Sprintf("there is no space for the page at offset %d: %v", off, why)
 		e.remedy = "make room on the file system"
+	case errors.Is(why, errNoMemory), errors.Is(why, ErrReadOnly):
+		// Nothing was stored, so that stores are refused is no reason.
+		e.Cause = CauseMemory
+		e.fact = fmt.Sprintf("the page at offset %d cannot be had, though the file can be read there", off)
+		e.remedy = "make room on the file system, if it keeps its files in memory"
 	default:
 		e.Err = why
 		e.fact = fmt.Sprintf("the page at offset %d cannot be read: %v", off, why)
 	}
 }
 
-func (f *File) notHeld(op string, off int64, why error) error {
-	ps := int64(sys.PageSize())
-	first := max(off, 0)
-	e := &LockError{Op: op, Path: f.src.name, Off: first, Len: ps, Err: why, fact: why.Error()}
+// notHeld is the error for the page that starts at off, which may be before the
+// first mapped byte.
+func (f *File) notHeld(op string, g *generation, off int64, why error) error {
+	first, end := max(off, 0), min(off+int64(sys.PageSize()), int64(len(g.data)))
+	e := &LockError{Op: op, Path: f.src.name, Off: first, Len: end - first, Err: why, fact: why.Error()}
 	e.Limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
 	if length, known := f.src.size(); known && f.src.off+first >= length {
 		e.Cause = CauseBeyondEOF
@@ -237,8 +246,7 @@ func (f *File) roomInCgroups(call *lockCall, g *generation, missing []lockset.Ru
 	if err != nil {
 		return nil //nolint:nilerr // no cgroups here
 	}
-	tight, ok := limits.Tightest(groups)
-	if !ok || tight.Limit < 0 {
+	if tight, ok := limits.Tightest(groups); !ok || tight.Limit < 0 {
 		call.cgroups = cgroupsFree
 		return nil
 	}
@@ -249,13 +257,51 @@ func (f *File) roomInCgroups(call *lockCall, g *generation, missing []lockset.Ru
 				cached += n
 			}
 		}
+		cached = min(cached, bytes)
 	}
-	ps := int64(sys.PageSize())
-	need := limits.Need((bytes-min(cached, bytes))/ps, int(ps))
-	if need <= tight.Room() {
+	full := overfull(groups, bytes-cached, cached)
+	if full != nil && f.src.mode != ReadOnly {
+		// Pages of its own that the mapping has already are no new ones. To
+		// count them takes a while, so only now.
+		full = overfull(groups, min(bytes-cached, g.mem.absentBytes(missing)), cached)
+	}
+	if full == nil {
 		return nil
 	}
-	return f.lockError(call, g, missing[0].Lo, missing[len(missing)-1].Hi, &cgroupError{tight, need})
+	return f.lockError(call, g, missing[0].Lo, missing[len(missing)-1].Hi, full)
+}
+
+// overfull finds the cgroup that has least room for so many fresh bytes, if any
+// has too little. Bytes that are cached already may be charged to any cgroup.
+// Where they are, they are a part of its room, and no longer once they are
+// locked.
+func overfull(groups []limits.Cgroup, fresh, cached int64) (full *cgroupError) {
+	ps := int64(sys.PageSize())
+	for _, c := range groups {
+		need := limits.Need(fresh/ps, int(ps)) + min(cached, c.InactiveFile+c.ActiveFile)
+		if lack := need - c.Room(); lack > 0 && (full == nil || lack > full.need-full.group.Room()) {
+			full = &cgroupError{c, need}
+		}
+	}
+	return full
+}
+
+// absentBytes counts what is not in memory of some runs.
+func (e *extent) absentBytes(runs []lockset.Run) (n int64) {
+	for _, run := range runs {
+		for at, end := e.base+int(run.Lo), e.base+int(run.Hi); at < end; at += sys.PageSize() {
+			bad, err := e.space.Absent(at, end-at)
+			if err != nil {
+				n += int64(end - at)
+			}
+			if err != nil || bad < 0 {
+				break
+			}
+			at = bad
+			n += int64(sys.PageSize())
+		}
+	}
+	return n
 }
 
 // size writes a number of bytes for people.
@@ -280,7 +326,11 @@ func bound(n int64) string {
 // raise says how to get a limit of at least need bytes.
 func raise(lim LockLimits, need int64) string {
 	if lim.Hard < 0 || need <= lim.Hard {
-		return "the soft limit may be raised by the process itself: call RaiseLockLimit, or ulimit -l " + bound(lim.Hard/1024)
+		kib := lim.Hard
+		if kib > 0 {
+			kib /= 1024
+		}
+		return "the soft limit may be raised by the process itself: call RaiseLockLimit, or ulimit -l " + bound(kib)
 	}
 	mib := (need + 1<<20 - 1) >> 20
 	for p := int64(1); ; p *= 2 {

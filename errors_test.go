@@ -128,9 +128,9 @@ func TestAfterClose(t *testing.T) {
 	}
 }
 
-// TestCloseInside: Close does not wait for whoever calls it, and their memory
+// TestCloseInCallback: Close does not wait for whoever calls it, and their memory
 // stays.
-func TestCloseInside(t *testing.T) {
+func TestCloseInCallback(t *testing.T) {
 	needMaps(t)
 	prove.LeakCheck(t)
 	path, content := patternFile(t, 3*pageSize)

@@ -1,29 +1,13 @@
 package mmapio_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log"
-	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/mmapio/mmapio"
 )
-
-// exampleFile makes a file with a text in it.
-func exampleFile(text string) (path string, remove func()) {
-	dir, err := os.MkdirTemp("", "mmapio")
-	if err != nil {
-		log.Fatal(err)
-	}
-	path = filepath.Join(dir, "file")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		log.Fatal(err)
-	}
-	return path, func() { _ = os.RemoveAll(dir) }
-}
 
 // exampleMemory is memory to store in.
 func exampleMemory(size int64) *mmapio.File {
@@ -36,7 +20,7 @@ func exampleMemory(size int64) *mmapio.File {
 
 // A Region keeps its memory mapped, also when the File is closed.
 func ExampleFile_Region() {
-	path, remove := exampleFile("to be or not to be")
+	path, remove := scratch("to be or not to be")
 	defer remove()
 	f, err := mmapio.Open(path)
 	if err != nil {
@@ -122,7 +106,7 @@ func ExampleStoreAt() {
 }
 
 func ExampleFile_Chunks() {
-	path, remove := exampleFile("to be or not to be")
+	path, remove := scratch("to be or not to be")
 	defer remove()
 	f, err := mmapio.Open(path)
 	if err != nil {
@@ -191,7 +175,7 @@ func ExampleFile_UpdateChunks() {
 
 // A Section has the methods of its File and bounds of its own.
 func ExampleFile_Section() {
-	path, remove := exampleFile("HEAD to be or not to be")
+	path, remove := scratch("HEAD to be or not to be")
 	defer remove()
 	f, err := mmapio.Open(path)
 	if err != nil {
@@ -209,33 +193,4 @@ func ExampleFile_Section() {
 	// Output:
 	// to be or not to be, <nil>
 	// EOF
-}
-
-// Another program makes a file shorter while this one has it mapped, which would
-// end this one at the next look.
-func ExampleGuard() {
-	path, remove := exampleFile("to be or not to be")
-	defer remove()
-	f, err := mmapio.Open(path)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer f.Close()
-	r, err := f.Region(0, f.Size())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer r.Release()
-	if err := os.Truncate(path, 0); err != nil {
-		return // Windows does not let it
-	}
-	err = mmapio.Guard(func() error {
-		fmt.Printf("%s\n", r.Bytes())
-		return nil
-	})
-	var fe *mmapio.FaultError
-	if errors.As(err, &fe) {
-		fmt.Println(fe.Op, fe.Off, fe.Err)
-	}
-	// Output: guard 0 unexpected EOF
 }

@@ -96,7 +96,7 @@ func (f fakeFault) Addr() uintptr { return f.addr }
 // the guarded calls: errors and panics come out as the very value that went in,
 // the runtime's flag is what it was, and nobody is left inside.
 func TestPassesOn(t *testing.T) {
-	needMaps(t)
+	needFaults(t)
 	var (
 		wanted  = errors.New("mine")
 		value   = &struct{ n int }{1}
@@ -192,7 +192,7 @@ func exits(t *testing.T, fn func(inside func())) {
 // TestFlagAfterFault has a fault in every call that takes one, with the flag
 // set before and not.
 func TestFlagAfterFault(t *testing.T) {
-	needMaps(t)
+	needFaults(t)
 	path, _ := patternFile(t, 2*pageSize)
 	f := mustOpen(t, path, nil)
 	for _, set := range []bool{false, true} {
@@ -211,7 +211,7 @@ func TestFlagAfterFault(t *testing.T) {
 
 // TestReadOnlyStore stores into memory that is read-only, with every holder.
 func TestReadOnlyStore(t *testing.T) {
-	needMaps(t)
+	needFaults(t)
 	path, content := patternFile(t, 4*pageSize)
 	for _, offset := range []int64{0, 8, pageSize + 8} {
 		f := mustOpen(t, path, &mmapio.Options{Offset: offset})
@@ -273,7 +273,7 @@ func TestReadOnlyStore(t *testing.T) {
 // TestOtherFile has a fault on one File's memory inside of another's View: it
 // is not that one's, but any Guard's.
 func TestOtherFile(t *testing.T) {
-	needMaps(t)
+	needFaults(t)
 	path, _ := patternFile(t, pageSize)
 	other, _ := patternFile(t, pageSize)
 	f, g := mustOpen(t, path, nil), mustOpen(t, other, nil)

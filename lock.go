@@ -300,11 +300,11 @@ func (f *File) verify(op string, off, n int64) error {
 		return f.fail(op, err)
 	}
 	if bad >= 0 {
-		return f.notHeld(op, int64(bad-g.mem.base-g.mem.delta), errNotLocked)
+		return f.notHeld(op, g, int64(bad-g.mem.base-g.mem.delta), errNotLocked)
 	}
 	for _, run := range present {
 		if run.Level != lockset.OnFault {
-			return f.notHeld(op, run.Lo-int64(g.mem.delta), errNotLocked)
+			return f.notHeld(op, g, run.Lo-int64(g.mem.delta), errNotLocked)
 		}
 	}
 	onFault := append(present, lockset.Run{Lo: last, Hi: last})
@@ -319,7 +319,7 @@ func (f *File) verify(op string, off, n int64) error {
 			return f.fail(op, err)
 		}
 		if bad >= 0 {
-			return f.notHeld(op, int64(bad-g.mem.base-g.mem.delta), errNotPresent)
+			return f.notHeld(op, g, int64(bad-g.mem.base-g.mem.delta), errNotPresent)
 		}
 		at = end
 	}

@@ -14,6 +14,9 @@ const mlockOnFault = 1
 // Plain mlock is not used where mlock2 exists: on a page that cannot be read
 // it spins in the kernel for ever.
 func (s *Space) lock(at, n int) error {
+	if stubLock {
+		return nil
+	}
 	flags := uintptr(mlockOnFault)
 	if !locksOnFault() {
 		flags = 0

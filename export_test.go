@@ -1,0 +1,28 @@
+package mmapio
+
+import (
+	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// What stands in a LockError when the kernel refuses to lock the whole of f
+// under limits that are made up.
+func RefusedWith(f *File, lim LockLimits) *LockError {
+	e := &LockError{Op: "lock", Path: f.Name(), Len: f.Size(), Limits: lim, Err: sys.ErrNoMemory}
+	f.refused(e, f.Size(), f.Size())
+	return e
+}
+
+// The same for too many mappings, and for a cgroup without room.
+func RefusedMapCount(need, limit int64) *LockError {
+	e := &LockError{Op: "lock", Path: "f", Off: 8192, Len: 1}
+	e.mapCount(need, limit)
+	return e
+}
+
+func RefusedCgroup(need int64, path string, limit, usage, inactive, active int64) *LockError {
+	e := &LockError{Op: "lockall", Path: "f", Len: 1 << 30}
+	group := limits.Cgroup{Path: path, Limit: limit, Usage: usage, InactiveFile: inactive, ActiveFile: active}
+	e.cgroup(&cgroupError{group, need})
+	return e
+}
