@@ -173,7 +173,7 @@ func TestCloseAgainst(t *testing.T) {
 	needMaps(t)
 	prove.LeakCheck(t)
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	rounds := 12
+	rounds := 6
 	if prove.E2E() {
 		rounds = 300
 	}
@@ -231,7 +231,7 @@ func closeAgainst(t *testing.T, c *closeCall, path string, mark byte, other stri
 			}
 		})
 	}
-	for calls.Load() < 20 && !t.Failed() {
+	for calls.Load() < 10 && !t.Failed() {
 		time.Sleep(10 * time.Microsecond)
 	}
 	for range 2 { // one of them is the first

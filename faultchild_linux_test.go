@@ -114,17 +114,6 @@ func (s *scene) check(a act, err error) {
 	}
 }
 
-// sum touches every byte. Inlined it would be dropped where nobody wants the
-// result.
-//
-//go:noinline
-func sum(b []byte) (n int) {
-	for _, c := range b {
-		n += int(c)
-	}
-	return n
-}
-
 // An act is what a child does with a file that is cut under it.
 type act struct {
 	op     string // of the error

@@ -161,11 +161,15 @@ func RaiseLockLimit() (LockLimits, error) {
 // A locker keeps the books of a File's locks and pins. Offsets in its set
 // count from the page that holds the first mapped byte.
 type locker struct {
-	mu  sync.Mutex // held while the kernel's locks change; taken after File.mu
-	set *lockset.Set
+	mu    sync.Mutex // held while the kernel's locks change; taken after File.mu
+	set   *lockset.Set
+	stuck bool // pages are held that nothing wants, see letGo
 }
 
-func (l *locker) init() { l.set = lockset.New(int64(sys.PageSize())) }
+func (l *locker) init() {
+	l.set = lockset.New(int64(sys.PageSize()))
+	l.stuck = false
+}
 
 // endLocks lets everything go at the moment that the File closes: the memory may
 // live on below a holder.
@@ -244,23 +248,26 @@ func (f *File) lockRange(op string, off, n int64) (g *generation, lo, hi int64, 
 	return g, lo, lo + n, nil
 }
 
-// letGo unlocks the pages of [lo, hi) that nothing wants any more. At the
-// limit of mappings the kernel may refuse to cut one in two; then the pages
-// stay locked, and in the books as held, until the next change near them.
+// letGo unlocks the pages of [lo, hi) that nothing wants any more. Where that
+// would cut a mapping in two and there are too many, the pages stay locked, and
+// in the books as held, until a later change makes room.
 func (f *File) letGo(g *generation, lo, hi int64) {
 	l := &f.locks
+	if l.stuck {
+		lo, hi = 0, maxInt64
+	}
+	l.stuck = false
 	for _, run := range l.set.Excess(nil, lo, hi) {
 		if run.Level != lockset.None {
 			l.set.Hold(run.Lo, run.Hi, run.Level)
 			continue
 		}
-		was, runs := l.set.Held(nil, run.Lo, run.Hi), l.set.HeldRuns()
-		l.set.Hold(run.Lo, run.Hi, lockset.None)
-		if l.mapRoom(l.set.HeldRuns()-runs) != nil || f.kernelUnlock(g, run) != nil {
-			for _, r := range was {
-				l.set.Hold(max(r.Lo, run.Lo), min(r.Hi, run.Hi), r.Level)
-			}
+		// Once refused is enough, since to ask takes a while.
+		if l.cuts(run) && (l.stuck || l.mapRoom(1) != nil) || f.kernelUnlock(g, run) != nil {
+			l.stuck = true
+			continue
 		}
+		l.set.Hold(run.Lo, run.Hi, lockset.None)
 		f.recount(g)
 		f.keepNear(g, run)
 	}

@@ -48,8 +48,8 @@ func probe(t testing.TB, b []byte) []bool {
 	start, n := prove.PagesOf(b)
 	locked := make([]bool, n)
 	for i := range locked {
-		at := start + uintptr(i)*uintptr(pg)
-		_, _, errno := unix.Syscall(unix.SYS_MSYNC, at, uintptr(pg), unix.MS_ASYNC|unix.MS_INVALIDATE)
+		at := start + uintptr(i)*uintptr(pageSize)
+		_, _, errno := unix.Syscall(unix.SYS_MSYNC, at, uintptr(pageSize), unix.MS_ASYNC|unix.MS_INVALIDATE)
 		if errno != 0 && errno != unix.EBUSY {
 			t.Fatalf("msync of page %d: %v", i, errno)
 		}
@@ -75,11 +75,11 @@ func truncated(t *testing.T, path string, n int64) {
 
 // To lock copies nothing; what is stored to later is locked as it is copied.
 func TestProofLockCopiesNothing(t *testing.T) {
-	needLock(t, 8*pg)
-	path := prove.NewFile(t, t.TempDir(), "f", 8*pg)
+	needLockOf(t, 8*pageSize)
+	path := prove.NewFile(t, t.TempDir(), "f", 8*pageSize)
 	before, err := os.ReadFile(path)
 	check(t, err)
-	f := openFile(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
 	b := memoryOf(t, f)
 	copies := func(want int64) {
 		t.Helper()
@@ -90,13 +90,13 @@ func TestProofLockCopiesNothing(t *testing.T) {
 	}
 	check(t, f.LockAll())
 	copies(0)
-	if _, err := f.WriteAt([]byte("stored"), 3*pg-1); err != nil { // two pages
+	if _, err := f.WriteAt([]byte("stored"), 3*pageSize-1); err != nil { // two pages
 		t.Fatal(err)
 	}
-	copies(2 * pg)
+	copies(2 * pageSize)
 	check(t, f.UnlockAll())
 	check(t, f.LockAll())
-	copies(2 * pg)
+	copies(2 * pageSize)
 	if now, err := os.ReadFile(path); err != nil || string(now) != string(before) {
 		t.Errorf("the file has changed (%v)", err)
 	}
@@ -105,27 +105,27 @@ func TestProofLockCopiesNothing(t *testing.T) {
 	file, err := os.Open(path)
 	check(t, err)
 	defer file.Close()
-	control, err := unix.Mmap(int(file.Fd()), 0, int(8*pg), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	control, err := unix.Mmap(int(file.Fd()), 0, int(8*pageSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	check(t, err)
 	defer unix.Munmap(control)
 	check(t, unix.Mlock(control))
-	if v := prove.Mapping(t, control); v.Anonymous != 8*pg {
-		t.Errorf("the control has %d bytes of copies, want all of %d", v.Anonymous, 8*pg)
+	if v := prove.Mapping(t, control); v.Anonymous != 8*pageSize {
+		t.Errorf("the control has %d bytes of copies, want all of %d", v.Anonymous, 8*pageSize)
 	}
 }
 
 // Files over one file on the disk have their own locks.
 func TestProofLockTwoFiles(t *testing.T) {
-	needLock(t, 8*pg)
-	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite} {
+	needLockOf(t, 8*pageSize)
+	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			path := writeFile(t, 4*pg)
-			f := openFile(t, path, &mmapio.Options{Mode: mode})
-			g := openFile(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Offset: 1})
+			path := fileOf(t, 4*pageSize)
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode})
+			g := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Offset: 1})
 			check(t, f.LockAll())
 			holds(t, g, "....")
-			check(t, g.Lock(pg, pg)) // bytes of two pages
-			check(t, f.Unlock(0, 2*pg))
+			check(t, g.Lock(pageSize, pageSize)) // bytes of two pages
+			check(t, f.Unlock(0, 2*pageSize))
 			holds(t, f, "..##")
 			holds(t, g, ".##.")
 			check(t, g.UnlockAll())
@@ -160,10 +160,10 @@ func forkOnly() (pid uintptr, errno syscall.Errno) {
 
 // A child that was forked has the mappings and none of the locks.
 func TestProofLockIsNotInherited(t *testing.T) {
-	needLock(t, 4*pg)
+	needLockOf(t, 4*pageSize)
 	prove.Need(t, prove.Pagemap)
-	path := writeFile(t, 4*pg)
-	f := openFile(t, path, nil)
+	path := fileOf(t, 4*pageSize)
+	f := mustOpen(t, path, nil)
 	check(t, f.LockAll())
 	pid, errno := forkOnly()
 	if errno != 0 {
@@ -182,16 +182,16 @@ func TestProofLockIsNotInherited(t *testing.T) {
 
 // Close ends locks, also where somebody still uses the memory.
 func TestProofCloseEndsLocks(t *testing.T) {
-	needLock(t, 4*pg)
+	needLockOf(t, 4*pageSize)
 	prove.Need(t, prove.Pagemap)
-	everyMode(t, 4*pg, func(t *testing.T, f *mmapio.File) {
+	everyMode(t, 4*pageSize, func(t *testing.T, f *mmapio.File) {
 		before := prove.VmLck(t, 0)
-		check(t, f.Lock(0, pg))
-		check(t, f.Lock(2*pg, 2*pg))
-		if got := prove.VmLck(t, 0) - before; got != 3*pg {
-			t.Errorf("VmLck has grown by %d, want %d", got, 3*pg)
+		check(t, f.Lock(0, pageSize))
+		check(t, f.Lock(2*pageSize, 2*pageSize))
+		if got := prove.VmLck(t, 0) - before; got != 3*pageSize {
+			t.Errorf("VmLck has grown by %d, want %d", got, 3*pageSize)
 		}
-		check(t, f.View(0, 4*pg, func(b []byte) error {
+		check(t, f.View(0, 4*pageSize, func(b []byte) error {
 			check(t, f.Close())
 			prove.AssertNotHeld(t, b)
 			return nil
@@ -204,13 +204,13 @@ func TestProofCloseEndsLocks(t *testing.T) {
 
 // VerifyLocked asks the kernel, not the books.
 func TestProofVerifyLockedAsksTheKernel(t *testing.T) {
-	needLock(t, 4*pg)
-	everyMode(t, 4*pg, func(t *testing.T, f *mmapio.File) {
+	needLockOf(t, 4*pageSize)
+	everyMode(t, 4*pageSize, func(t *testing.T, f *mmapio.File) {
 		check(t, f.LockAll())
-		check(t, unix.Munlock(memoryOf(t, f)[2*pg:3*pg]))
-		wantNotHeld(t, f, f.VerifyLocked(0, 4*pg), 2)
-		check(t, f.VerifyLocked(0, 2*pg))
-		check(t, f.VerifyLocked(3*pg, pg))
+		check(t, unix.Munlock(memoryOf(t, f)[2*pageSize:3*pageSize]))
+		wantNotHeld(t, f, f.VerifyLocked(0, 4*pageSize), 2)
+		check(t, f.VerifyLocked(0, 2*pageSize))
+		check(t, f.VerifyLocked(3*pageSize, pageSize))
 	})
 }
 
@@ -218,39 +218,39 @@ func TestProofVerifyLockedAsksTheKernel(t *testing.T) {
 // may be more than were cut off: where the kernel keeps pages in one piece that
 // spans the new end, it takes all of them out of the mapping.
 func TestProofVerifyLockedTruncated(t *testing.T) {
-	needLock(t, 5*pg)
+	needLockOf(t, 5*pageSize)
 	prove.Need(t, prove.Pagemap)
-	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite} {
-		for _, write := range []int64{pg, 5 * pg} {
+	for _, mode := range allModes {
+		for _, write := range []int64{pageSize, 5 * pageSize} {
 			t.Run(fmt.Sprint(mode, write), func(t *testing.T) { verifyTruncated(t, mode, write) })
 		}
 	}
 }
 
 func verifyTruncated(t *testing.T, mode mmapio.Mode, write int64) {
-	path := writeFile(t, 0)
+	path := fileOf(t, 0)
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	check(t, err)
 	defer file.Close()
-	for off := int64(0); off < 5*pg; off += write {
+	for off := int64(0); off < 5*pageSize; off += write {
 		_, err := file.WriteAt(make([]byte, write), off)
 		check(t, err)
 	}
-	f := openFile(t, path, &mmapio.Options{Mode: mode, Offset: 100})
+	f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: 100})
 	check(t, f.LockAll())
 	holds(t, f, "#####")
-	truncated(t, path, pg+200)
+	truncated(t, path, pageSize+200)
 
 	b := memoryOf(t, f)
 	page := slices.Index(prove.PresentPages(t, b), false)
-	if page < 0 || page > 2 || write == pg && page != 2 {
+	if page < 0 || page > 2 || write == pageSize && page != 2 {
 		t.Fatalf("the first page that is absent is %d", page)
 	}
 	first, _ := pageOf(b, page)
 	check(t, f.VerifyLocked(0, first))
 	e := wantNotHeld(t, f, f.VerifyLocked(0, f.Size()), page)
 	wantNotHeld(t, f, f.VerifyLocked(first, 1), page)
-	if page == 2 && (e.Cause != mmapio.CauseBeyondEOF || !strings.Contains(e.Error(), fmt.Sprintf("is now %d bytes long", pg+200))) {
+	if page == 2 && (e.Cause != mmapio.CauseBeyondEOF || !strings.Contains(e.Error(), fmt.Sprintf("is now %d bytes long", pageSize+200))) {
 		t.Errorf("%v: %v", e.Cause, e)
 	}
 	if page < 2 && (e.Cause != mmapio.CauseUnknown || !strings.HasSuffix(e.Error(), "the page is locked but not in RAM")) {
@@ -261,14 +261,14 @@ func verifyTruncated(t *testing.T, mode mmapio.Mode, write int64) {
 // The end of a file that was made shorter meanwhile leaves the kernel as it
 // was: Linux would keep the range half locked, and charged.
 func TestProofLockBeyondEOF(t *testing.T) {
-	needLock(t, 6*pg)
+	needLockOf(t, 6*pageSize)
 	prove.Need(t, prove.Pagemap)
-	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite} {
+	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			path := writeFile(t, 6*pg)
-			f := openFile(t, path, &mmapio.Options{Mode: mode})
+			path := fileOf(t, 6*pageSize)
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode})
 			before := prove.VmLck(t, 0)
-			truncated(t, path, 3*pg+100)
+			truncated(t, path, 3*pageSize+100)
 			fails := func(lock func() error, op string, off, n int64) {
 				t.Helper()
 				var e *mmapio.LockError
@@ -276,23 +276,23 @@ func TestProofLockBeyondEOF(t *testing.T) {
 				if !errors.As(err, &e) || e.Cause != mmapio.CauseBeyondEOF || e.Op != op || e.Off != off || e.Len != n {
 					t.Fatalf("%s: %v", op, err)
 				}
-				for _, want := range []string{fmt.Sprintf("now %d bytes long, %d are mapped", 3*pg+100, 6*pg), "Refresh"} {
+				for _, want := range []string{fmt.Sprintf("now %d bytes long, %d are mapped", 3*pageSize+100, 6*pageSize), "Refresh"} {
 					if !strings.Contains(e.Error(), want) {
 						t.Errorf("%q does not say %q", e, want)
 					}
 				}
 			}
-			fails(f.LockAll, "lockall", 0, 6*pg)
+			fails(f.LockAll, "lockall", 0, 6*pageSize)
 			holds(t, f, "......")
-			check(t, f.Lock(pg, 1))
-			fails(func() error { return f.Lock(2*pg, 2*pg+1) }, "lock", 2*pg, 2*pg+1)
-			fails(func() error { return f.Lock(5*pg, 1) }, "lock", 5*pg, 1)
-			fails(f.LockAll, "lockall", 0, 6*pg)
+			check(t, f.Lock(pageSize, 1))
+			fails(func() error { return f.Lock(2*pageSize, 2*pageSize+1) }, "lock", 2*pageSize, 2*pageSize+1)
+			fails(func() error { return f.Lock(5*pageSize, 1) }, "lock", 5*pageSize, 1)
+			fails(f.LockAll, "lockall", 0, 6*pageSize)
 			holds(t, f, ".#....")
-			if got := prove.VmLck(t, 0) - before; got != pg {
-				t.Errorf("VmLck has grown by %d, want %d", got, pg)
+			if got := prove.VmLck(t, 0) - before; got != pageSize {
+				t.Errorf("VmLck has grown by %d, want %d", got, pageSize)
 			}
-			check(t, f.Lock(2*pg, pg+100))
+			check(t, f.Lock(2*pageSize, pageSize+100))
 			holds(t, f, ".###..")
 		})
 	}
@@ -301,21 +301,24 @@ func TestProofLockBeyondEOF(t *testing.T) {
 // The same where several windows are locked already.
 func TestProofLockBeyondEOFManyWindows(t *testing.T) {
 	const n = 40 << 20
-	needLock(t, n)
+	needLockOf(t, n)
 	prove.Need(t, prove.Pagemap)
-	path := writeFile(t, 0)
+	path := fileOf(t, 0)
 	check(t, os.Truncate(path, n))
-	f := openFile(t, path, nil)
-	check(t, f.Lock(20<<20, 2*pg))
-	truncated(t, path, n-pg)
+	f := mustOpen(t, path, nil)
+	check(t, f.Lock(20<<20, 2*pageSize))
+	truncated(t, path, n-pageSize)
 	var e *mmapio.LockError
 	if err := f.LockAll(); !errors.As(err, &e) || e.Cause != mmapio.CauseBeyondEOF {
 		t.Fatal(err)
 	}
-	want := make([]bool, n/pg)
-	want[20<<20/pg], want[20<<20/pg+1] = true, true
-	holdsPages(t, f, want)
-	if _, err := f.ReadAt(make([]byte, 1), n-pg); !errors.As(err, new(*mmapio.FaultError)) || errors.Is(err, fs.ErrClosed) {
+	want := make([]bool, n/pageSize)
+	want[20<<20/pageSize], want[20<<20/pageSize+1] = true, true
+	prove.AssertHeldPages(t, memoryOf(t, f), want)
+	if got := f.LockedRanges(); !slices.Equal(got, []mmapio.Range{{Off: 20 << 20, Len: 2 * pageSize}}) {
+		t.Errorf("LockedRanges: %v", got)
+	}
+	if _, err := f.ReadAt(make([]byte, 1), n-pageSize); !errors.As(err, new(*mmapio.FaultError)) || errors.Is(err, fs.ErrClosed) {
 		t.Error(err)
 	}
 }

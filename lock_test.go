@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,9 +13,6 @@ import (
 
 	"github.com/mmapio/mmapio"
 )
-
-// A page, as an int64 for offsets.
-var pg = int64(os.Getpagesize())
 
 // kernelHolds asks the kernel, past the library, which pages that hold a byte
 // of b are locked and present. It is set where there is a way to ask.
@@ -76,8 +72,8 @@ func memoryOf(t testing.TB, f *mmapio.File) (b []byte) {
 // pageOf is the part of b that is on its nth page; the first and the last page
 // may be cut by the ends of b.
 func pageOf(b []byte, n int) (from, to int64) {
-	delta := int64(uintptr(unsafe.Pointer(unsafe.SliceData(b))) % uintptr(pg))
-	return max(int64(n)*pg-delta, 0), min(int64(n+1)*pg-delta, int64(len(b)))
+	delta := int64(uintptr(unsafe.Pointer(unsafe.SliceData(b))) % uintptr(pageSize))
+	return max(int64(n)*pageSize-delta, 0), min(int64(n+1)*pageSize-delta, int64(len(b)))
 }
 
 func check(t testing.TB, err error) {
@@ -87,13 +83,12 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// needLock skips the test where n bytes cannot be locked for a reason that is
-// not the library's: no such call here, or a limit that an ordinary user has.
-// Root has none, so for root there is no excuse.
-func needLock(t testing.TB, n int64) {
+// needLockOf skips the test where n bytes cannot be locked for a reason that is
+// not the library's: no such call here, or the limit of an ordinary user. Root
+// has none, so for root there is no excuse.
+func needLockOf(t testing.TB, n int64) {
 	t.Helper()
-	f, err := mmapio.Anonymous(1, nil)
-	check(t, err)
+	f := opened(t)(mmapio.Anonymous(1, nil))
 	defer f.Close()
 	if err := f.LockAll(); errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("this system cannot lock pages")
@@ -105,50 +100,37 @@ func needLock(t testing.TB, n int64) {
 	}
 }
 
-// writeFile makes a file of n bytes without holes.
-func writeFile(t testing.TB, n int64) (path string) {
+// fileOf makes a file of n bytes.
+func fileOf(t testing.TB, n int64) (path string) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), "f")
-	check(t, os.WriteFile(path, []byte(strings.Repeat("x", int(n))), 0o600))
+	path, _ = patternFile(t, n)
 	return path
-}
-
-// openFile closes the File when the test ends, if it is not closed by then.
-func openFile(t testing.TB, path string, opts *mmapio.Options) *mmapio.File {
-	t.Helper()
-	f, err := mmapio.OpenFile(path, opts)
-	check(t, err)
-	t.Cleanup(func() { f.Close() })
-	return f
 }
 
 // everyMode runs a test on n bytes in all three modes and on memory without a file.
 func everyMode(t *testing.T, n int64, test func(t *testing.T, f *mmapio.File)) {
-	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite} {
+	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			test(t, openFile(t, writeFile(t, n), &mmapio.Options{Mode: mode}))
+			test(t, mustOpen(t, fileOf(t, n), &mmapio.Options{Mode: mode}))
 		})
 	}
 	t.Run("Anonymous", func(t *testing.T) {
-		f, err := mmapio.Anonymous(n, nil)
-		check(t, err)
-		t.Cleanup(func() { f.Close() })
-		test(t, f)
+		test(t, opened(t)(mmapio.Anonymous(n, nil)))
 	})
 }
 
 // The seed's first test: ranges, the empty range, what is out of bounds, all.
 func TestProofLockAndUnlock(t *testing.T) {
-	needLock(t, 2*pg)
-	everyMode(t, 2*pg, func(t *testing.T, f *mmapio.File) {
+	needLockOf(t, 2*pageSize)
+	everyMode(t, 2*pageSize, func(t *testing.T, f *mmapio.File) {
 		holds(t, f, "..")
-		check(t, f.Lock(0, pg))
+		check(t, f.Lock(0, pageSize))
 		holds(t, f, "#.")
-		check(t, f.Unlock(0, pg))
+		check(t, f.Unlock(0, pageSize))
 		holds(t, f, "..")
 
-		check(t, f.Lock(pg, 1))
-		for _, off := range []int64{0, 1, pg, 2 * pg, 2*pg + 1, math.MaxInt64, -1, math.MinInt64} {
+		check(t, f.Lock(pageSize, 1))
+		for _, off := range []int64{0, 1, pageSize, 2 * pageSize, 2*pageSize + 1, math.MaxInt64, -1, math.MinInt64} {
 			check(t, f.Lock(off, 0))
 			check(t, f.Unlock(off, 0))
 		}
@@ -166,9 +148,9 @@ func TestProofLockAndUnlock(t *testing.T) {
 // outOfBounds tries every call with what is no range of two pages.
 func outOfBounds(t *testing.T, f *mmapio.File) {
 	t.Helper()
-	size := 2 * pg
+	size := 2 * pageSize
 	for _, r := range []mmapio.Range{
-		{size, 1}, {size - 1, 2}, {0, size + 1}, {size + 1, 1}, {-1, 1}, {-1, 2}, {0, -1}, {pg, -pg},
+		{size, 1}, {size - 1, 2}, {0, size + 1}, {size + 1, 1}, {-1, 1}, {-1, 2}, {0, -1}, {pageSize, -pageSize},
 		{math.MaxInt64, 1}, {1, math.MaxInt64}, {math.MaxInt64, math.MaxInt64}, {0, math.MinInt64},
 		{math.MinInt64, 1}, {math.MinInt64, math.MinInt64}, {size, math.MinInt64},
 	} {
@@ -186,7 +168,7 @@ func outOfBounds(t *testing.T, f *mmapio.File) {
 
 // The seed's second test: part of a page, in each mode.
 func TestProofLockModes(t *testing.T) {
-	needLock(t, pg)
+	needLockOf(t, pageSize)
 	everyMode(t, 4096, func(t *testing.T, f *mmapio.File) {
 		check(t, f.Lock(0, 1024))
 		holds(t, f, "#")
@@ -195,17 +177,17 @@ func TestProofLockModes(t *testing.T) {
 
 // The seed's third test: several regions, unlocked in another order.
 func TestProofLockSeveralRegions(t *testing.T) {
-	needLock(t, 3*pg)
-	everyMode(t, 4*pg, func(t *testing.T, f *mmapio.File) {
+	needLockOf(t, 3*pageSize)
+	everyMode(t, 4*pageSize, func(t *testing.T, f *mmapio.File) {
 		for i, want := range []string{"#...", "##..", "###."} {
-			check(t, f.Lock(int64(i)*pg, pg))
+			check(t, f.Lock(int64(i)*pageSize, pageSize))
 			holds(t, f, want)
 		}
 		for _, step := range []struct {
 			page int64
 			want string
 		}{{1, "#.#."}, {0, "..#."}, {2, "...."}} {
-			check(t, f.Unlock(step.page*pg, pg))
+			check(t, f.Unlock(step.page*pageSize, pageSize))
 			holds(t, f, step.want)
 		}
 	})
@@ -232,8 +214,8 @@ func (s lockStep) run(t *testing.T, f *mmapio.File) {
 
 // Locks are kept to the byte, though the kernel keeps pages.
 func TestProofLockToTheByte(t *testing.T) {
-	needLock(t, 6*pg)
-	everyMode(t, 5*pg+10, func(t *testing.T, f *mmapio.File) {
+	needLockOf(t, 6*pageSize)
+	everyMode(t, 5*pageSize+10, func(t *testing.T, f *mmapio.File) {
 		for _, step := range []lockStep{
 			{"lock", 0, 100, "#....."}, // neighbours on one page
 			{"lock", 200, 100, "#....."},
@@ -241,22 +223,22 @@ func TestProofLockToTheByte(t *testing.T) {
 			{"unlock", 200, 99, "#....."},
 			{"unlock", 0, 200, "#....."},
 			{"unlock", 299, 1, "......"},
-			{"lock", pg, pg, ".#...."}, // not counted
-			{"lock", pg, pg, ".#...."},
-			{"unlock", pg, pg, "......"},
-			{"unlock", pg, pg, "......"},
-			{"lock", pg / 2, 2 * pg, "###..."}, // overlapping
-			{"lock", 2 * pg, 2 * pg, "####.."},
-			{"unlock", pg, 2 * pg, "#..#.."},
-			{"lock", pg - 1, 2*pg + 2, "####.."},
-			{"unlock", pg - 1, 2*pg + 2, "#..#.."},
-			{"unlock", 0, 4 * pg, "......"},
-			{"lock", 2*pg - 1, 2, ".##..."}, // over an edge
-			{"unlock", 2 * pg, 1, ".#...."},
-			{"unlock", 2*pg - 1, 1, "......"},
-			{"lock", 5*pg + 9, 1, ".....#"}, // the last page, which is not whole
-			{"unlock", 5 * pg, 9, ".....#"},
-			{"unlock", 5 * pg, 10, "......"},
+			{"lock", pageSize, pageSize, ".#...."}, // not counted
+			{"lock", pageSize, pageSize, ".#...."},
+			{"unlock", pageSize, pageSize, "......"},
+			{"unlock", pageSize, pageSize, "......"},
+			{"lock", pageSize / 2, 2 * pageSize, "###..."}, // overlapping
+			{"lock", 2 * pageSize, 2 * pageSize, "####.."},
+			{"unlock", pageSize, 2 * pageSize, "#..#.."},
+			{"lock", pageSize - 1, 2*pageSize + 2, "####.."},
+			{"unlock", pageSize - 1, 2*pageSize + 2, "#..#.."},
+			{"unlock", 0, 4 * pageSize, "......"},
+			{"lock", 2*pageSize - 1, 2, ".##..."}, // over an edge
+			{"unlock", 2 * pageSize, 1, ".#...."},
+			{"unlock", 2*pageSize - 1, 1, "......"},
+			{"lock", 5*pageSize + 9, 1, ".....#"}, // the last page, which is not whole
+			{"unlock", 5 * pageSize, 9, ".....#"},
+			{"unlock", 5 * pageSize, 10, "......"},
 		} {
 			step.run(t, f)
 		}
@@ -265,21 +247,21 @@ func TestProofLockToTheByte(t *testing.T) {
 
 // Where the mapping starts inside a page, the pages are the file's.
 func TestProofLockOffset(t *testing.T) {
-	needLock(t, 4*pg)
-	path := writeFile(t, 7*pg)
-	for _, offset := range []int64{1, 100, pg - 1, pg + 100, 2*pg + 1, 3*pg - 1} {
-		edge := pg - offset%pg // where the second page starts
-		for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite} {
+	needLockOf(t, 4*pageSize)
+	path := fileOf(t, 7*pageSize)
+	for _, offset := range []int64{1, 100, pageSize - 1, pageSize + 100, 2*pageSize + 1, 3*pageSize - 1} {
+		edge := pageSize - offset%pageSize // where the second page starts
+		for _, mode := range allModes {
 			t.Run(fmt.Sprint(offset, mode), func(t *testing.T) {
-				f := openFile(t, path, &mmapio.Options{Mode: mode, Offset: offset, Length: 3 * pg})
+				f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: offset, Length: 3 * pageSize})
 				for _, step := range []lockStep{
 					{"lock", 0, 1, "#..."},
 					{"lock", edge, 1, "##.."},
-					{"lock", 3*pg - 1, 1, "##.#"},
+					{"lock", 3*pageSize - 1, 1, "##.#"},
 					{"unlock", 0, edge, ".#.#"},
-					{"lock", edge - 1, 2*pg + 2, "####"},
-					{"unlock", 0, edge + pg, "..##"},
-					{"unlock", edge + 2*pg, 3*pg - edge - 2*pg, "..#."},
+					{"lock", edge - 1, 2*pageSize + 2, "####"},
+					{"unlock", 0, edge + pageSize, "..##"},
+					{"unlock", edge + 2*pageSize, 3*pageSize - edge - 2*pageSize, "..#."},
 				} {
 					step.run(t, f)
 				}
@@ -292,24 +274,24 @@ func TestProofLockOffset(t *testing.T) {
 
 // VerifyLocked names the first page that is not held.
 func TestProofVerifyLocked(t *testing.T) {
-	needLock(t, 5*pg)
-	everyMode(t, 4*pg+9, func(t *testing.T, f *mmapio.File) {
+	needLockOf(t, 5*pageSize)
+	everyMode(t, 4*pageSize+9, func(t *testing.T, f *mmapio.File) {
 		check(t, f.LockAll())
 		if err := f.VerifyLocked(0, f.Size()); errors.Is(err, errors.ErrUnsupported) {
 			t.Skip(err)
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		check(t, f.Unlock(2*pg, 2*pg))
-		for _, r := range []mmapio.Range{{0, 2 * pg}, {4*pg + 1, 1}, {0, 0}, {4*pg + 9, 0}} {
+		check(t, f.Unlock(2*pageSize, 2*pageSize))
+		for _, r := range []mmapio.Range{{0, 2 * pageSize}, {4*pageSize + 1, 1}, {0, 0}, {4*pageSize + 9, 0}} {
 			check(t, f.VerifyLocked(r.Off, r.Len))
 		}
-		for _, r := range []mmapio.Range{{0, 4*pg + 9}, {2*pg - 1, 2}, {2*pg + 7, 1}, {2 * pg, 2*pg + 1}} {
+		for _, r := range []mmapio.Range{{0, 4*pageSize + 9}, {2*pageSize - 1, 2}, {2*pageSize + 7, 1}, {2 * pageSize, 2*pageSize + 1}} {
 			wantNotHeld(t, f, f.VerifyLocked(r.Off, r.Len), 2)
 		}
 		check(t, f.UnlockAll())
 		wantNotHeld(t, f, f.VerifyLocked(1, 1), 0)
-		wantNotHeld(t, f, f.VerifyLocked(4*pg+8, 1), 4)
+		wantNotHeld(t, f, f.VerifyLocked(4*pageSize+8, 1), 4)
 	})
 }
 
@@ -330,8 +312,8 @@ func wantNotHeld(t *testing.T, f *mmapio.File, err error, page int) *mmapio.Lock
 
 // After Close every call says so, whatever its arguments, and nothing is held.
 func TestLockAfterClose(t *testing.T) {
-	needLock(t, 2*pg)
-	everyMode(t, 2*pg, func(t *testing.T, f *mmapio.File) {
+	needLockOf(t, 2*pageSize)
+	everyMode(t, 2*pageSize, func(t *testing.T, f *mmapio.File) {
 		check(t, f.LockAll())
 		check(t, f.Close())
 		for name, err := range map[string]error{
@@ -352,7 +334,7 @@ func TestLockAfterClose(t *testing.T) {
 
 // There is nothing to lock in a file of zero length, and that is no error.
 func TestLockEmptyFile(t *testing.T) {
-	f := openFile(t, writeFile(t, 0), nil)
+	f := mustOpen(t, fileOf(t, 0), nil)
 	for _, call := range []func() error{f.LockAll, f.UnlockAll, func() error { return f.VerifyLocked(0, 0) }} {
 		check(t, call())
 	}

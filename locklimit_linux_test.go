@@ -104,8 +104,8 @@ var limitCases = map[string]limitCase{
 // and VmLck have it.
 func heldBytes(t testing.TB, f *mmapio.File, n int64) {
 	t.Helper()
-	want := make([]bool, f.Size()/pg)
-	for i := range n / pg {
+	want := make([]bool, f.Size()/pageSize)
+	for i := range n / pageSize {
 		want[i] = true
 	}
 	holdsPages(t, f, want)
@@ -153,11 +153,8 @@ func TestProofLockLimits(t *testing.T) {
 	check(t, os.Chmod(path, 0o644)) // whatever the umask
 	for name, c := range limitCases {
 		t.Run(name, func(t *testing.T) {
-			opts := []prove.Option{prove.Limit(prove.LockedMemory, uint64(c.soft), uint64(c.hard)), prove.Args(name, path)}
-			if os.Geteuid() == 0 {
-				opts = append(opts, prove.AsNobody())
-			}
-			if res := limited.Run(t, opts...); res.Code != 0 {
+			limit := prove.Limit(prove.LockedMemory, uint64(c.soft), uint64(c.hard))
+			if res := limited.Run(t, asUser(limit, prove.Args(name, path))...); res.Code != 0 {
 				t.Error(res)
 			}
 		})
@@ -182,6 +179,10 @@ func TestLockLimitInUserNamespace(t *testing.T) {
 		heldBytes(t, f, mib)
 		check(t, f.Close())
 		return
+	}
+	var limit unix.Rlimit
+	if check(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit)); limit.Max < mib {
+		t.Skipf("RLIMIT_MEMLOCK is %d", limit.Max)
 	}
 	self, err := os.Executable()
 	check(t, err)
@@ -208,7 +209,7 @@ func TestProofLockNoSpace(t *testing.T) {
 	dir := prove.SmallTmpfs(t, mib)
 	path := filepath.Join(dir, "holes")
 	check(t, os.WriteFile(path, []byte("x"), 0o600))
-	check(t, os.Truncate(path, 8*pg))
+	check(t, os.Truncate(path, 8*pageSize))
 	for fill := make([]byte, 64*kib); ; {
 		file, err := os.OpenFile(filepath.Join(dir, "full"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 		check(t, err)
@@ -219,13 +220,13 @@ func TestProofLockNoSpace(t *testing.T) {
 		}
 		check(t, err)
 	}
-	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite} {
+	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
-			f := openFile(t, path, &mmapio.Options{Mode: mode})
-			check(t, f.Lock(0, pg))
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode})
+			check(t, f.Lock(0, pageSize))
 			err := f.LockAll()
 			var e *mmapio.LockError
-			if !errors.As(err, &e) || e.Cause != mmapio.CauseMemory || !strings.Contains(err.Error(), fmt.Sprintf("at offset %d", pg)) ||
+			if !errors.As(err, &e) || e.Cause != mmapio.CauseMemory || !strings.Contains(err.Error(), fmt.Sprintf("at offset %d", pageSize)) ||
 				!strings.Contains(err.Error(), "make room on the file system") {
 				t.Errorf("%v: %v", mode, err)
 			}
@@ -241,14 +242,14 @@ func TestProofLockNoSpace(t *testing.T) {
 // middle of a File, for which the kernel needs two more.
 var crowded = prove.Register("crowded", func([]string) int {
 	t := prove.T()
-	f := anonymous(t, 4*pg)
-	check(t, f.Lock(0, pg))
+	f := opened(t)(mmapio.Anonymous(4*pageSize, nil))
+	check(t, f.Lock(0, pageSize))
 	debug.SetGCPercent(-1) // what was made here is there to be used
 	check(t, unix.Munmap(must(unix.Mmap(-1, 0, 1, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON))))
-	b := must(unix.Mmap(-1, 0, int(2*fewMaps*pg), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON))
-	for i := pg; unix.Mprotect(b[i:i+pg], unix.PROT_READ) == nil; i += 2 * pg {
+	b := must(unix.Mmap(-1, 0, int(2*fewMaps*pageSize), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON))
+	for i := pageSize; unix.Mprotect(b[i:i+pageSize], unix.PROT_READ) == nil; i += 2 * pageSize {
 	}
-	err := f.Lock(2*pg, pg)
+	err := f.Lock(2*pageSize, pageSize)
 	check(t, unix.Munmap(b))
 	var e *mmapio.LockError
 	text := fmt.Sprintf("the process has %d of the %[1]d mappings that vm.max_map_count allows", fewMaps)
@@ -256,7 +257,7 @@ var crowded = prove.Register("crowded", func([]string) int {
 		t.Errorf("got %v, want %q", err, text)
 	}
 	holds(t, f, "#...")
-	check(t, f.Lock(2*pg, pg))
+	check(t, f.Lock(2*pageSize, pageSize))
 	holds(t, f, "#.#.")
 	return 0
 })

@@ -286,6 +286,12 @@ func (l *locker) cost(g *generation, runs int) int64 {
 	return max(cuts, 0)
 }
 
+// cuts reports whether to unlock a run takes more mappings, because the pages
+// on both sides stay locked.
+func (l *locker) cuts(run lockset.Run) bool {
+	return run.Lo > 0 && l.set.Covered(run.Lo-1, run.Hi+1, lockset.OnFault)
+}
+
 // mapRoom refuses a change that makes so many runs more, if locks would then
 // take more than half of the mappings that a process may have: when they run
 // out, Go itself dies.

@@ -169,9 +169,9 @@ func TestRecycledHeld(t *testing.T) {
 func TestRecycledInFlight(t *testing.T) {
 	prove.Need(t, prove.Linux)
 	const n = 2<<20 - 1<<16
-	cycles := 25
+	cycles := 20
 	if prove.E2E() {
-		cycles = 400
+		cycles = 150
 	}
 	old, next := filled(t, "old", oldByte, n), filled(t, "new", newByte, n)
 	want := bytes.Repeat([]byte{oldByte}, n)
@@ -287,7 +287,11 @@ func TestNoExhaustion(t *testing.T) {
 	if err := os.Truncate(large, 1<<40); err != nil {
 		t.Skip(err)
 	}
-	for path, times := range map[string]string{small: "20000", large: "600"} {
+	often := map[string]string{small: "20000", large: "300"}
+	if raceBuild() {
+		often[small] = "4000" // each takes ten times as long
+	}
+	for path, times := range often {
 		if res := exhaust.Run(t, prove.Args(path, times)); res.Code != 0 {
 			t.Error(res)
 		}

@@ -69,11 +69,11 @@ func resized(content []byte, size int64) []byte {
 func TestResize(t *testing.T) {
 	needMaps(t)
 	ps := pageSize
-	sizes := []int64{0, 1, ps, ps + 1, 3*ps + 17, 5 * ps}
+	sizes := []int64{0, 1, ps, 3*ps + 17, 5*ps - 1}
 	for _, sparse := range []bool{false, true} {
 		for _, reserve := range []int64{0, 2 * ps, 8 * ps} {
 			for _, offset := range []int64{0, 1, ps - 1, ps, ps + 1} {
-				if reserve > 0 && !reserves {
+				if reserve > 0 && !reserves || sparse && offset%ps == ps-1 {
 					continue
 				}
 				t.Run(fmt.Sprintf("sparse=%v/reserve=%d/offset=%d", sparse, reserve, offset), func(t *testing.T) {

@@ -189,7 +189,7 @@ func asUser(opts ...prove.Option) []prove.Option {
 // enough, and none is too little.
 func TestResizeUnderLockLimit(t *testing.T) {
 	prove.Need(t, prove.Linux)
-	const large = 6 << 20 // most systems allow 8 MiB to everybody
+	const large = 3 << 20 // most systems allow 8 MiB to everybody
 	for _, c := range []struct {
 		name string
 		lock int64

@@ -207,10 +207,12 @@ func (s *storm) tally(kind string, err error) {
 			s.wrong(kind, err)
 		}
 	case errors.As(err, &le):
-		// A page that could not be brought in when the file was shorter has no
-		// cause any more when it is longer again.
+		// What a page that could not be brought in wanted for cannot be seen any
+		// more when the file is longer again: then it is taken for memory.
 		is = "! " + kind + ": " + le.Cause.String()
-		if le.Cause != mmapio.CauseUnknown && le.Cause != mmapio.CauseBeyondEOF && le.Cause != mmapio.CauseLimit {
+		switch le.Cause {
+		case mmapio.CauseUnknown, mmapio.CauseBeyondEOF, mmapio.CauseLimit, mmapio.CauseMemory:
+		default:
 			s.wrong(kind, err)
 		}
 	case errors.Is(err, context.Canceled):

@@ -115,6 +115,10 @@ func (s *stormPages) check(b []byte, page, at int64) error {
 	}
 	for i := 0; i+8 <= len(b); i += 8 {
 		w := binary.NativeEndian.Uint64(b[i:])
+		if w == 0 && strict {
+			// Held memory is read here and now, and a cut may have come.
+			strict = p.clean == p.cuts.Load()
+		}
 		if w == 0 && !strict {
 			continue
 		}

@@ -273,14 +273,14 @@ func TestNoTearing(t *testing.T) {
 	}
 }
 
-func tearStorm[T any](t *testing.T, f *mmapio.File, off int64, make func(uint32) T, whole func(T) bool) {
+func tearStorm[T any](t *testing.T, f *mmapio.File, off int64, of func(uint32) T, whole func(T) bool) {
 	t.Helper()
 	var stop atomic.Bool
 	var all sync.WaitGroup
 	for i := range uint32(2) {
 		all.Go(func() {
 			for v := i; !stop.Load(); v += 0x01010101 {
-				if err := mmapio.StoreAt(f, off, make(v)); err != nil {
+				if err := mmapio.StoreAt(f, off, of(v)); err != nil {
 					t.Error(err)
 					return
 				}

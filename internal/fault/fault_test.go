@@ -7,9 +7,10 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 	"testing"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/prove"
@@ -24,21 +25,21 @@ func pages(t *testing.T, n int, bad, readOnly []int) (b []byte, lo, hi uintptr) 
 	if runtime.GOARCH == "arm" && prove.Missing(prove.Linux) != "" {
 		t.Skip("qemu does not tell a program for arm at which address it faulted")
 	}
-	b, err := syscall.Mmap(-1, 0, n*pageSize, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	b, err := unix.Mmap(-1, 0, n*pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Munmap(b); err != nil {
+		if err := unix.Munmap(b); err != nil {
 			t.Error(err)
 		}
 	})
 	for i := range b {
 		b[i] = byte(i/pageSize + i)
 	}
-	for prot, list := range map[int][]int{syscall.PROT_NONE: bad, syscall.PROT_READ: readOnly} {
+	for prot, list := range map[int][]int{unix.PROT_NONE: bad, unix.PROT_READ: readOnly} {
 		for _, i := range list {
-			if err := syscall.Mprotect(b[i*pageSize:(i+1)*pageSize], prot); err != nil {
+			if err := unix.Mprotect(b[i*pageSize:(i+1)*pageSize], prot); err != nil {
 				t.Fatal(err)
 			}
 		}
