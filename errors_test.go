@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -243,11 +244,13 @@ func TestCloseWhileUsed(t *testing.T) {
 			func(int, []byte) error { f.LockedRanges(); _, err := f.Stat(); return err },
 		}
 		var started atomic.Int64
+		var closed atomic.Bool
 		var wg sync.WaitGroup
 		for _, call := range calls {
 			wg.Go(func() {
 				b := make([]byte, 2*pageSize)
 				for n := 0; ; n++ {
+					late := closed.Load()
 					err := call(n, b)
 					if n == 0 {
 						started.Add(1)
@@ -255,8 +258,8 @@ func TestCloseWhileUsed(t *testing.T) {
 					if errors.Is(err, fs.ErrClosed) {
 						return
 					}
-					if err != nil {
-						t.Errorf("while the File closes: %v", err)
+					if err != nil || late {
+						t.Errorf("while the File closes, or after that (%v): %v", late, err)
 						return
 					}
 				}
@@ -266,9 +269,19 @@ func TestCloseWhileUsed(t *testing.T) {
 			runtime.Gosched()
 		}
 		mustClose(t, f)
+		closed.Store(true)
 		wg.Wait()
 	}
 	same(t, "the file", onDisk(t, path), content)
+}
+
+// openFDs counts the descriptors of now, where they can be counted.
+func openFDs(t *testing.T) int {
+	t.Helper()
+	if prove.Missing(prove.Linux) != "" {
+		return 0
+	}
+	return len(prove.FDs(t))
 }
 
 // TestNoLeakOnError fails each open many times over, so that what one leaves
@@ -284,6 +297,7 @@ func TestNoLeakOnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would close what was forgotten
 	rw := mmapio.ReadWrite
 	for what, open := range map[string]func() (*mmapio.File, error){
 		"a contradiction":   func() (*mmapio.File, error) { return mmapio.OpenFile(path, &mmapio.Options{Create: true}) },
@@ -305,6 +319,7 @@ func TestNoLeakOnError(t *testing.T) {
 		"Anonymous, option":  func() (*mmapio.File, error) { return mmapio.Anonymous(5, &mmapio.Options{DropFD: true}) },
 		"Anonymous, large":   func() (*mmapio.File, error) { return mmapio.Anonymous(1<<62, nil) },
 	} {
+		fds := openFDs(t)
 		for range 5 {
 			f, err := open()
 			if err == nil {
@@ -319,6 +334,9 @@ func TestNoLeakOnError(t *testing.T) {
 			if n, _ := prove.MappedFiles(t, dir); n != 0 {
 				t.Errorf("%s: %d mappings", what, n)
 			}
+		}
+		if n := openFDs(t); n != fds {
+			t.Errorf("%s: %d descriptors, had %d", what, n, fds)
 		}
 	}
 	mustNotExist(t, path+"2")

@@ -262,6 +262,7 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 			l.set.Hold(run.Lo, run.Hi, run.Level)
 			continue
 		}
+		mend := f.edges(g, run)
 		// Once refused is enough, since to ask takes a while.
 		if l.cuts(run) && (l.stuck || l.mapRoom(1) != nil) || f.kernelUnlock(g, run) != nil {
 			l.stuck = true
@@ -269,7 +270,7 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 		}
 		l.set.Hold(run.Lo, run.Hi, lockset.None)
 		f.recount(g)
-		f.keepNear(g, run)
+		mend()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -320,5 +321,27 @@ func TestProofLockBeyondEOFManyWindows(t *testing.T) {
 	}
 	if _, err := f.ReadAt(make([]byte, 1), n-pageSize); !errors.As(err, new(*mmapio.FaultError)) || errors.Is(err, fs.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// A lock or unlock that begins inside of a huge page takes the whole of it out
+// of the mapping, and what is not mapped is not held.
+func TestProofLockBesideHugePages(t *testing.T) {
+	prove.Need(t, prove.Linux, prove.Pagemap)
+	const n = 6 << 20
+	path := filepath.Join(t.TempDir(), "f")
+	// One write makes large folios.
+	check(t, os.WriteFile(path, make([]byte, n), 0o600))
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	for i := range int64(4) {
+		if err := f.LockAll(); err != nil {
+			t.Skipf("not enough may be locked here: %v", err)
+		}
+		at := 5*pageSize + i*(pageSize<<8)
+		check(t, f.Unlock(at, pageSize))
+		check(t, f.VerifyLocked(0, at))
+		check(t, f.VerifyLocked(at+pageSize, n-at-pageSize))
+		prove.AssertHeld(t, memoryOf(t, f)[:at])
+		prove.AssertHeld(t, memoryOf(t, f)[at+pageSize:])
 	}
 }

@@ -199,10 +199,12 @@ func (f *File) hold(call *lockCall, g *generation, lo, hi int64, missing []locks
 func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) error {
 	l := &f.locks
 	m := g.mem
+	var mends []func()
 	for i, run := range missing {
 		if run.Level != lockset.None {
 			continue // locked on fault: it has the kernel's flag
 		}
+		mends = append(mends, f.edges(g, run))
 		err := l.mapRoom(l.set.RunsIfHeld(run.Lo, run.Hi) - l.set.HeldRuns())
 		if err == nil {
 			err = m.space.Lock(m.base+int(run.Lo), int(run.Hi-run.Lo))
@@ -225,9 +227,11 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 	}
 	for _, run := range missing {
 		l.set.Hold(run.Lo, run.Hi, max(level, run.Level))
-		f.keepNear(g, run)
 	}
 	f.recount(g)
+	for _, mend := range mends {
+		mend()
+	}
 	return nil
 }
 

@@ -257,14 +257,30 @@ func (f *File) keepIn(g *generation, lo, hi int64) {
 	}
 }
 
-// folio is how many pages away a change of a lock can reach, see keepIn.
+// folio is how many pages away a cut can reach, see keepIn.
 const folio = 2048
 
-// keepNear is keepIn for both sides of a run whose lock has changed.
-func (f *File) keepNear(g *generation, run lockset.Run) {
-	reach := folio * int64(sys.PageSize())
-	f.keepIn(g, max(run.Lo-reach, 0), run.Lo)
-	f.keepIn(g, run.Hi, min(run.Hi+reach, g.mem.mapped.Load()))
+// edges looks, before a run is locked or unlocked, which of its two ends lie
+// inside of a huge page. Then what it returns brings in again what the change
+// has taken out of the mapping beside them.
+func (f *File) edges(g *generation, run lockset.Run) (mend func()) {
+	if !sys.LocksOnFault() {
+		return func() {}
+	}
+	m, huge := g.mem, int64(sys.HugePage())
+	start := int64(m.space.Addr()) + int64(m.base)
+	inside := func(at int64) bool {
+		return (start+at)%huge != 0 && at > 0 && at < m.mapped.Load() && m.space.Huge(m.base+int(at))
+	}
+	low, high := inside(run.Lo), inside(run.Hi)
+	return func() {
+		if low {
+			f.keepIn(g, max(run.Lo-(start+run.Lo)%huge, 0), run.Lo)
+		}
+		if high {
+			f.keepIn(g, run.Hi, min(run.Hi+huge-(start+run.Hi)%huge, m.mapped.Load()))
+		}
+	}
 }
 
 // handBack undoes a part of handOver.

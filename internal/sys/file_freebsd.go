@@ -29,7 +29,7 @@ func allocate(f *os.File, off, n int64) error {
 		return errno
 	})
 	switch err { //nolint:errorlint // bare errno
-	case unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS:
+	case unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS: //nolint:errorlint // bare errnos
 		return ErrUnsupported
 	}
 	return err

@@ -150,6 +150,7 @@ const (
 	pageIsPresent = 1 << 3
 	pageIsSwapped = 1 << 4
 	pageIsZero    = 1 << 5 // PAGE_IS_PFNZERO
+	pageIsHuge    = 1 << 6
 )
 
 // A scan is the argument of the ioctl and where its answer goes. It lives on the
@@ -193,6 +194,11 @@ func (s *Space) absent(at, n int) (int, error) {
 		return lo, err
 	}
 	return s.absentByPagemap(procPagemap(), at, roundUp(n))
+}
+
+func (s *Space) huge(at int) bool {
+	lo, _, err := s.scan(at, pageSize(), 0, pageIsHuge, 0)
+	return err != nil || lo >= 0
 }
 
 // Pages that are not the file's, and are in memory or in swap.

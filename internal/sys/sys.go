@@ -113,6 +113,13 @@ func (s *Space) Clear(at, n int) error { return s.clear(at, n) }
 // mprotect(2).
 func (s *Space) Protect(at, n int, a Access) error { return s.protect(at, n, a) }
 
+// Huge reports whether the page at a distance from the start of the Space is
+// mapped as a part of a huge page, and true where the kernel does not tell.
+func (s *Space) Huge(at int) bool { return s.huge(at) }
+
+// HugePage is the size in bytes of a huge page.
+func HugePage() int { return pageSize() / 8 * pageSize() } // a page full of entries
+
 // Private returns the first run of pages in the range that are copies of this
 // mapping alone, in memory or in swap, as distances from the start of the
 // Space; -1 if there is none. ErrUnsupported where the kernel does not tell.
