@@ -35,6 +35,14 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 	ps := int64(sys.PageSize())
 	// In pages of the file: delta bytes before the first mapped byte.
 	bad := page.Down(e.offset(addr)+int64(e.delta), ps)
+	e.mu.Lock()
+	gone := e.gone
+	e.mu.Unlock()
+	if gone {
+		// A loop over Chunks of a File that was closed lets go before Guard
+		// catches what ended it: now all pages look bad.
+		return e.faultAt(op, bad-int64(e.delta), false)
+	}
 	if size, known := e.src.size(); known {
 		end, _ := page.Up(max(0, size-e.src.off+int64(e.delta)), ps)
 		if bad >= end {
