@@ -12,7 +12,7 @@ import (
 	"github.com/mmapio/mmapio"
 )
 
-func ExampleGuard_store() {
+func ExampleGuard() {
 	name, remove := scratch("read only")
 	defer remove()
 

@@ -67,6 +67,9 @@ func (f *File) Stat() (fs.FileInfo, error) {
 	}
 	info, err := f.src.file.Stat()
 	if err != nil {
+		if f.cur.Load() == closedGeneration {
+			err = fs.ErrClosed // whatever the system calls it
+		}
 		return nil, f.fail("stat", err)
 	}
 	return info, nil

@@ -47,6 +47,9 @@ func pathOf(f *os.File) (path string, err error) {
 const allocateStep = 1 << 30
 
 func allocate(f *os.File, off, n int64) error {
+	if n > allocateStep && !fits(f, n) {
+		return ErrNoSpace // rather than fill the disk first
+	}
 	for n > 0 {
 		step := min(n, allocateStep)
 		err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, off, step) })
@@ -60,6 +63,20 @@ func allocate(f *os.File, off, n int64) error {
 		off, n = off+step, n-step
 	}
 	return nil
+}
+
+// fits reports whether the file system may have room for n bytes of f.
+func fits(f *os.File, n int64) bool {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	err := control(f, func(fd int) error {
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		return unix.Fstatfs(fd, &fs)
+	})
+	// Blocks that the file has already may lie in the range.
+	return err != nil || (n-int64(st.Blocks)*512)/int64(fs.Bsize) <= int64(fs.Bfree)
 }
 
 func probe(f *os.File, off, n int64) error {
