@@ -62,7 +62,9 @@ type Options struct {
 	// Exclusive makes the open fail with fs.ErrExist if the file exists. It
 	// needs Create.
 	Exclusive bool
-	// Truncate empties a file that exists.
+	// Truncate empties a file that exists. What it held is gone also when a
+	// later step of the open fails, such as a MinSize that the disk has no room
+	// for.
 	Truncate bool
 	// Perm is the permission of a file that Create makes, before the umask;
 	// 0 means 0o666. It needs Create.
