@@ -76,7 +76,7 @@ func fits(f *os.File, n int64) bool {
 		return unix.Fstatfs(fd, &fs)
 	})
 	// Blocks that the file has already may lie in the range.
-	return err != nil || (n-st.Blocks*512)/int64(fs.Bsize) <= int64(fs.Bfree)
+	return err != nil || (n-st.Blocks*512)/int64(fs.Bsize) <= int64(fs.Bfree) //nolint:unconvert // narrower elsewhere
 }
 
 func probe(f *os.File, off, n int64) error {
