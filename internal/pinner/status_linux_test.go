@@ -32,7 +32,7 @@ func needKnown(t *testing.T, dir string) {
 	check(t, err)
 	defer f.Close() //nolint:errcheck // only read from
 	if _, known, err := sys.Resident(f, 0, 1); !known {
-		t.Skipf("cachestat(2) does not answer about %s (%v)", dir, err)
+		prove.Unable(t, "cachestat(2) does not answer about %s (%v)", dir, err)
 	}
 }
 
@@ -101,7 +101,7 @@ func TestStatusOverlay(t *testing.T) {
 	merged := filepath.Join(dir, "merged")
 	options := "lowerdir=" + dir + "/lower,upperdir=" + dir + "/upper,workdir=" + dir + "/work"
 	if err := syscall.Mount("overlay", merged, "overlay", 0, options); err != nil {
-		t.Skipf("no overlayfs here: %v", err)
+		prove.Unable(t, "no overlayfs here: %v", err)
 	}
 	t.Cleanup(func() { check(t, syscall.Unmount(merged, 0)) })
 	path := filepath.Join(merged, "file")

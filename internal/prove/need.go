@@ -110,3 +110,13 @@ func Missing(f Feature) string {
 	features[f] = why
 	return why
 }
+
+// Unable is for a test that finds out by trying that it cannot run: it skips
+// with the reason, and fails with MMAPIO_E2E=1 where everything can be had.
+func Unable(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if E2E() && impossible() == "" {
+		t.Fatalf(E2EEnv+"=1, but: "+format, args...)
+	}
+	t.Skipf(format, args...)
+}
