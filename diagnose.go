@@ -253,8 +253,8 @@ func (f *File) roomInCgroups(call *lockCall, g *generation, missing []lockset.Ru
 	call.cgroups = cgroupsLimited
 	if f.src.file != nil {
 		for _, run := range missing {
-			if n, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
-				cached += n
+			if c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
+				cached += c.Resident * int64(sys.PageSize())
 			}
 		}
 		cached = min(cached, bytes)

@@ -45,12 +45,13 @@ func residency(path string) (Residency, error) {
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	r := Residency{File: File{Path: path, Size: info.Size()}, Resident: Unknown}
-	bytes, known, err := sys.Resident(f, 0, r.Size)
-	if err != nil {
-		return Residency{}, pathError("cachestat", path, err)
-	}
-	if known {
-		r.Resident = min(bytes/pageSize, r.Pages())
+	counts, err := sys.Resident(f, 0, r.Size)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+	case err != nil:
+		return Residency{}, pathError("residency", path, err)
+	default:
+		r.Resident = min(counts.Resident, r.Pages())
 	}
 	return r, nil
 }

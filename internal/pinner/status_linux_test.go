@@ -31,8 +31,8 @@ func needKnown(t *testing.T, dir string) {
 	f, err := os.Open(path)
 	check(t, err)
 	defer f.Close() //nolint:errcheck // only read from
-	if _, known, err := sys.Resident(f, 0, 1); !known {
-		prove.Unable(t, "cachestat(2) does not answer about %s (%v)", dir, err)
+	if counts, err := sys.Resident(f, 0, 1); counts.Resident == sys.Unknown {
+		prove.Unable(t, "the kernel does not tell what is in RAM of %s (%v)", dir, err)
 	}
 }
 
@@ -91,7 +91,7 @@ func TestStatusManyAndMissing(t *testing.T) {
 	}
 }
 
-// On overlayfs cachestat says 0 of every file.
+// On overlayfs cachestat says 0 of every file, and mincore the truth.
 func TestStatusOverlay(t *testing.T) {
 	prove.Need(t, prove.Root)
 	dir := prove.DiskDir(t)
@@ -107,10 +107,20 @@ func TestStatusOverlay(t *testing.T) {
 	path := filepath.Join(merged, "file")
 	_, err := os.ReadFile(path)
 	check(t, err)
-	if got := status(t, path); got != (Residency{File{path, 64 << 10}, Unknown}) {
+	if got := status(t, path); got != (Residency{File{path, 64 << 10}, 64 << 10 / pageSize}) {
 		t.Errorf("got %+v", got)
 	}
-	if got := SumResident([]Residency{status(t, path), {}}); got != Unknown {
-		t.Errorf("sum: got %d", got)
+	prove.DropCaches(t)
+	if got := status(t, path); got != (Residency{File{path, 64 << 10}, 0}) {
+		t.Errorf("dropped: got %+v", got)
+	}
+}
+
+func TestSumResident(t *testing.T) {
+	if got := SumResident([]Residency{{Resident: 1}, {Resident: Unknown}, {Resident: 2}}); got != Unknown {
+		t.Errorf("got %d", got)
+	}
+	if got := SumResident([]Residency{{Resident: 1}, {Resident: 2}}); got != 3 {
+		t.Errorf("got %d", got)
 	}
 }

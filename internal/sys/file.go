@@ -60,8 +60,16 @@ func MemlockLimits() (soft, hard int64, exempt bool, err error) { return memlock
 // RaiseMemlock raises the soft limit to the hard limit.
 func RaiseMemlock() error { return raiseMemlock() }
 
-// Cached returns how many bytes of a range of f, in whole pages, are in the
-// page cache.
+// DropCached lets the system forget what it keeps in RAM of a range of f, where
+// no process has it mapped or locked and nothing in it waits to be written; it
+// begins to write what does. It succeeds where the system cannot be asked.
 //
-// Linux 6.5: cachestat(2).
-func Cached(f *os.File, off, n int64) (int64, error) { return cached(f, off, n) }
+// posix_fadvise(2) with POSIX_FADV_DONTNEED.
+func DropCached(f *os.File, off, n int64) error { return dropCached(f, off, n) }
+
+// ReadAhead is how many bytes at most the system reads at once because of the
+// hint WillNeed, or a good size where it does not tell.
+func ReadAhead(f *os.File) int { return readAhead(f) }
+
+// usualReadAhead is what Linux begins with.
+const usualReadAhead = 128 << 10

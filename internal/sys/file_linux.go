@@ -105,14 +105,3 @@ func hasIPCLock() bool {
 	}
 	return data[unix.CAP_IPC_LOCK/32].Effective&(1<<(unix.CAP_IPC_LOCK%32)) != 0
 }
-
-func cached(f *os.File, off, n int64) (int64, error) {
-	var st unix.Cachestat_t
-	err := control(f, func(fd int) error {
-		return unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0)
-	})
-	if err == unix.ENOSYS || err == unix.EOPNOTSUPP { //nolint:errorlint // bare errno
-		return 0, ErrUnsupported
-	}
-	return int64(st.Cache) * int64(pageSize()), err
-}

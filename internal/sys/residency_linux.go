@@ -2,29 +2,135 @@ package sys
 
 import (
 	"os"
+	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// cachedElsewhere reports whether cachestat(2) says 0 of f whatever is in RAM:
-// overlayfs keeps the pages with the file below it, DAX needs none. Where that
-// cannot be found out, an answer of 0 is not believed either.
-func cachedElsewhere(f *os.File) (elsewhere bool) {
+func cached(f *os.File, off, n int64) (Counts, error) {
+	var st unix.Cachestat_t
+	err := control(f, func(fd int) error {
+		return unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0)
+	})
+	if err == unix.ENOSYS || err == unix.EOPNOTSUPP { //nolint:errorlint // bare errno
+		return NotKnown, ErrUnsupported
+	}
+	if err != nil {
+		return NotKnown, err
+	}
+	return Counts{int64(st.Cache), int64(st.Dirty), int64(st.Writeback)}, nil
+}
+
+// keeps tells where the pages of a file are that cachestat(2) sees none of.
+// Overlayfs keeps them with the file below it, FUSE may too, DAX and hugetlbfs
+// have none. Where that cannot be found out, an answer of 0 is not believed.
+func keeps(f *os.File) place {
+	where := inCache
 	err := control(f, func(fd int) error {
 		var st unix.Statfs_t
 		if err := unix.Fstatfs(fd, &st); err != nil {
 			return err
 		}
-		if uint32(st.Type) == unix.OVERLAYFS_SUPER_MAGIC { // of other widths elsewhere; a magic has 32 bits
-			elsewhere = true
+		switch uint32(st.Type) { // of other widths elsewhere; a magic has 32 bits
+		case unix.OVERLAYFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC:
+			where = elsewhere
+		case unix.HUGETLBFS_MAGIC:
+			where = nowhere
 			return nil
 		}
 		var x unix.Statx_t
 		if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, 0, &x); err != nil {
 			return err
 		}
-		elsewhere = x.Attributes&unix.STATX_ATTR_DAX != 0
+		if x.Attributes&unix.STATX_ATTR_DAX != 0 {
+			where = nowhere
+		}
 		return nil
 	})
-	return elsewhere || err != nil
+	if err != nil {
+		return nowhere
+	}
+	return where
+}
+
+// scanStep is how many runs one call returns.
+const scanStep = 128
+
+// A runScan is a scan with room for more.
+type runScan struct {
+	arg   scanArg
+	found [scanStep]scanRegion
+}
+
+var runScans = sync.Pool{New: func() any { return new(runScan) }}
+
+// scanRuns calls run for all runs of pages that scan would find one by one.
+func (s *Space) scanRuns(at, n int, inverted, mask, anyOf uint64, run func(lo, hi int, categories uint64)) error {
+	fd := procPagemap()
+	if fd < 0 {
+		return ErrUnsupported
+	}
+	c := runScans.Get().(*runScan)
+	defer runScans.Put(c)
+	c.arg = scanArg{
+		size:  uint64(unsafe.Sizeof(c.arg)),
+		start: uint64(s.addr) + uint64(at), end: uint64(s.addr) + uint64(at) + uint64(roundUp(n)),
+		vec: uint64(uintptr(unsafe.Pointer(&c.found[0]))), vecLen: scanStep,
+		inverted: inverted, mask: mask, anyOf: anyOf, returned: pageIsPresent,
+	}
+	for c.arg.start < c.arg.end {
+		hits, err := ioctlN(fd, ioctlPagemapScan, unsafe.Pointer(&c.arg))
+		if err != nil {
+			return ErrUnsupported // before Linux 6.7
+		}
+		for _, r := range c.found[:hits] {
+			run(int(r.start-uint64(s.addr)), int(r.end-uint64(s.addr)), r.categories)
+		}
+		c.arg.start = c.arg.walkEnd
+	}
+	return nil
+}
+
+func (s *Space) present(at, n int, run func(lo, hi int)) error {
+	return s.scanRuns(at, n, pageIsZero, pageIsPresent|pageIsZero, 0, func(lo, hi int, _ uint64) { run(lo, hi) })
+}
+
+func (s *Space) copies(at, n int, run func(lo, hi int, present bool)) error {
+	return s.scanRuns(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped, func(lo, hi int, categories uint64) {
+		run(lo, hi, categories&pageIsPresent != 0)
+	})
+}
+
+// hugePages looks at the first present page of each stretch that a huge page
+// could map: to have the kernel look at all takes as long as mincore(2).
+func (s *Space) hugePages(at, n int) (pages int, err error) {
+	fd := procPagemap()
+	if fd < 0 {
+		return 0, ErrUnsupported
+	}
+	c := scans.Get().(*scan)
+	defer scans.Put(c)
+	huge := uint64(HugePage())
+	start, end := uint64(s.addr)+uint64(at), uint64(s.addr)+uint64(at)+uint64(roundUp(n))
+	for start < end {
+		c.arg = scanArg{
+			size: uint64(unsafe.Sizeof(c.arg)), start: start, end: end,
+			vec: uint64(uintptr(unsafe.Pointer(&c.found))), vecLen: 1, maxPages: 1,
+			mask: pageIsPresent, returned: pageIsHuge,
+		}
+		hits, err := ioctlN(fd, ioctlPagemapScan, unsafe.Pointer(&c.arg))
+		if err != nil {
+			return 0, ErrUnsupported
+		}
+		if hits == 0 {
+			break
+		}
+		next := min(end, c.found.start&^(huge-1)+huge)
+		if c.found.categories&pageIsHuge != 0 {
+			pages += int(next-c.found.start) / pageSize()
+		}
+		start = next
+	}
+	return pages, nil
 }

@@ -61,16 +61,6 @@ func (s *Space) populate(at, n int, store bool) error {
 	return err
 }
 
-func advises(Hint) bool { return true }
-
-func (s *Space) advise(at, n int, h Hint) error {
-	advice := unix.MADV_DONTDUMP
-	if h == NoFork {
-		advice = unix.MADV_DONTFORK
-	}
-	return s.madvise(at, n, advice)
-}
-
 func (s *Space) madvise(at, n, advice int) error {
 	return retry(func() error { return unix.Madvise(s.bytes(at, roundUp(n)), advice) })
 }

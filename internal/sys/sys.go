@@ -188,14 +188,27 @@ func (s *Space) Absent(at, n int) (int, error) { return s.absent(at, n) }
 type Hint uint8
 
 const (
-	NoDump Hint = iota // keep out of core dumps
-	NoFork             // keep out of child processes
+	NoDump      Hint = iota // keep out of core dumps
+	NoFork                  // keep out of child processes
+	Normal                  // neither of the next two
+	Random                  // read no more than what is asked for
+	Sequential              // read far ahead
+	WillNeed                // begin to read
+	Cold                    // let go before others
+	PageOut                 // let go now
+	DontNeed                // forget: what is private and not in a file may be lost
+	HugePages               // map by huge pages where possible
+	NoHugePages             // do not
+	Collapse                // make huge pages now
 )
 
 // Advises reports whether Advise has a meaning for the hint here.
 func Advises(h Hint) bool { return advises(h) }
 
-// Advise passes a hint on.
+// Advise passes a hint on. ErrUnsupported where Advises is false, and where the
+// kernel knows the hint, but not for this kind of memory.
+//
+// madvise(2), minherit(2), PrefetchVirtualMemory.
 func (s *Space) Advise(at, n int, h Hint) error { return s.advise(at, n, h) }
 
 // Flush writes the stores of the range to the file and waits for it.

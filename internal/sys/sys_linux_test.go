@@ -314,16 +314,3 @@ func TestAdviseFlags(t *testing.T) {
 		}
 	}
 }
-
-func TestCached(t *testing.T) {
-	f := newFile(t, 4*PageSize())
-	got, err := Cached(f, 0, int64(4*PageSize()))
-	needs(t, !errors.Is(err, ErrUnsupported), "Linux 6.5")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Overlay file systems say 0 whatever is cached.
-	if got != 0 && got != int64(4*PageSize()) {
-		t.Errorf("Cached = %d of a file just written of %d", got, 4*PageSize())
-	}
-}

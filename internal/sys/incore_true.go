@@ -1,0 +1,5 @@
+//go:build dragonfly || linux || netbsd
+
+package sys
+
+func canIncore() bool { return true }

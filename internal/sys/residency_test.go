@@ -1,0 +1,117 @@
+package sys
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// Whatever pages there are, bisect finds them, all and in order, and does not
+// ask about every page where they lie together.
+func TestBisect(t *testing.T) {
+	for range 2000 {
+		n := 1 + rand.IntN(200)
+		first := rand.Int64N(1000)
+		pages := make([]bool, n)
+		for range rand.IntN(5) {
+			lo := rand.IntN(n)
+			for i := lo; i < min(n, lo+rand.IntN(40)); i++ {
+				pages[i] = true
+			}
+		}
+		asked := 0
+		count := func(lo, hi int64) (have int64, err error) {
+			asked++
+			for _, yes := range pages[lo-first : hi-first] {
+				if yes {
+					have++
+				}
+			}
+			return have, nil
+		}
+		have, _ := count(first, first+int64(n))
+		found := make([]bool, n)
+		at := first
+		err := bisect(first, first+int64(n), have, count, func(lo, hi int64) {
+			if lo < at || hi <= lo {
+				t.Fatalf("run [%d, %d) after %d", lo, hi, at)
+			}
+			for at = lo; at < hi; at++ {
+				found[at-first] = true
+			}
+		})
+		if err != nil || !slices.Equal(found, pages) {
+			t.Fatalf("%v\n%v\n%v", err, found, pages)
+		}
+		if asked > 200 {
+			t.Fatalf("asked %d times about %v", asked, pages)
+		}
+	}
+	failed := errors.New("failed")
+	err := bisect(0, 4, 2, func(lo, hi int64) (int64, error) { return 0, failed }, func(lo, hi int64) {})
+	if err != failed {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A file just written is in RAM, whatever the system asks to know it.
+func TestResident(t *testing.T) {
+	ps := int64(PageSize())
+	f := newFile(t, 4*int(ps))
+	got, err := Resident(f, 0, 4*ps)
+	lacks(t, err, "a call that tells what is in RAM")
+	if got.Resident == Unknown {
+		t.Skip("this system does not tell")
+	}
+	if got.Resident != 4 {
+		t.Errorf("got %+v of 4 pages", got)
+	}
+	if got, err := Resident(f, ps+1, 1); err != nil || got.Resident != 1 {
+		t.Errorf("one byte: %+v, %v", got, err)
+	}
+	if got, err := Resident(f, ps, 0); err != nil || got != (Counts{}) {
+		t.Errorf("nothing: %+v, %v", got, err)
+	}
+	runs := func(off, n int64) (all []int64) {
+		known, err := ResidentRuns(f, off, n, func(lo, hi int64) {
+			for ; lo < hi; lo += ps {
+				all = append(all, lo/ps)
+			}
+		})
+		if !known || err != nil {
+			t.Errorf("known: %v, %v", known, err)
+		}
+		return all
+	}
+	if got := runs(ps-1, ps+1); !slices.Equal(got, []int64{0, 1}) {
+		t.Errorf("pages %v", got)
+	}
+	if got := runs(0, 0); got != nil {
+		t.Errorf("pages %v of nothing", got)
+	}
+}
+
+func TestIncore(t *testing.T) {
+	ps := PageSize()
+	s := owned(t)(MapAnon(4 * ps))
+	s.Bytes(ps, 2*ps)[0] = 1
+	s.Bytes(2*ps, ps)[0] = 1
+	var found []int
+	collect := func(lo, hi int) {
+		for ; lo < hi; lo += ps {
+			found = append(found, lo/ps)
+		}
+	}
+	err := s.Incore(0, 4*ps, collect)
+	lacks(t, err, "mincore(2)")
+	if !slices.Equal(found, []int{1, 2}) {
+		t.Errorf("mincore: pages %v", found)
+	}
+	found = nil
+	err = s.Present(0, 4*ps, collect)
+	lacks(t, err, "a call that tells what is mapped in")
+	if !slices.Equal(found, []int{1, 2}) {
+		t.Errorf("scan: pages %v", found)
+	}
+}
