@@ -140,6 +140,8 @@ var closeCalls = []closeCall{
 		return nil
 	}},
 	{name: "Sync", do: func(f *mmapio.File, _ byte) error { return f.Sync() }},
+	{name: "SyncRange", do: func(f *mmapio.File, _ byte) error { return f.SyncRange(10, closeSize-20) }},
+	{name: "StartSync", do: func(f *mmapio.File, _ byte) error { return f.StartSync(10, closeSize-20) }},
 	{name: "Stat", do: func(f *mmapio.File, _ byte) error { _, err := f.Stat(); return err }},
 	{name: "SyscallConn", do: func(f *mmapio.File, _ byte) error { _, err := f.SyscallConn(); return err }},
 	{name: "Refresh", do: func(f *mmapio.File, _ byte) error { _, err := f.Refresh(); return err }},

@@ -19,7 +19,6 @@ import (
 type File struct {
 	src  *source
 	opts Options // a copy
-	dir  string  // of a file that this File made: it has a new entry
 
 	// cur is replaced by Resize, Refresh and Close, which hold mu and never
 	// call the user's code while they do.
@@ -28,7 +27,7 @@ type File struct {
 	old []*extent // replaced, but perhaps still held
 
 	locks  locker
-	syncer syncer
+	syncer *syncer // nil where nothing reaches a file
 }
 
 // Open maps the whole of an existing file to be read. A file of zero length

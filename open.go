@@ -249,9 +249,12 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
 		opts: *o,
 	}
+	if o.Mode == ReadWrite {
+		f.syncer = &syncer{src: f.src}
+	}
 	if made != "" {
 		// Now, since the program may change its directory before it syncs.
-		if f.dir, err = filepath.Abs(filepath.Dir(made)); err != nil {
+		if f.syncer.dir, err = filepath.Abs(filepath.Dir(made)); err != nil {
 			return nil, pathError(op, name, err)
 		}
 	}

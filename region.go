@@ -43,15 +43,15 @@ func (r *Region) Bytes() []byte {
 	return nil
 }
 
-// Sync is Sync of the File that the Region is of: it returns when what was
-// stored is on stable storage. After Release, or Close of the File, it fails
-// with fs.ErrClosed.
+// Sync is [File.SyncRange] of the Region's bytes: it returns when what was
+// stored there is on stable storage, also after the File has grown elsewhere.
+// After Release, or Close of the File, it fails with fs.ErrClosed.
 func (r *Region) Sync() error {
 	h := r.hold.held.Load()
 	if h == nil {
 		return &fs.PathError{Op: "sync", Path: r.hold.file.Name(), Err: fs.ErrClosed}
 	}
-	return h.file.Sync()
+	return h.file.syncRange("sync", h.off, int64(len(h.data)))
 }
 
 // Release lets go of the memory. It may be called more than once, and from any
@@ -68,6 +68,7 @@ type hold struct {
 type held struct {
 	file *File
 	gen  *generation
+	off  int64
 	data []byte
 }
 
@@ -91,7 +92,7 @@ func (h *hold) take(f *File, op string, off, n int64, owner any) error {
 		return err
 	}
 	h.file = f
-	h.held.Store(&held{f, g, g.data[off : off+n : off+n]})
+	h.held.Store(&held{f, g, off, g.data[off : off+n : off+n]})
 	if debugLeaks() {
 		h.leak = runtime.AddCleanup(h, reportLeak, fmt.Sprintf("%T of %s [%d, %d) made at\n%s",
 			owner, f.src.name, off, off+n, debug.Stack()))

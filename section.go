@@ -151,10 +151,11 @@ func (s *Section) lock(op string, off, n int64, do func(off, n int64) error) err
 	return do(at, n)
 }
 
-// Sync is [File.Sync]: it makes the whole File durable.
+// Sync is [File.SyncRange] of the section.
 func (s *Section) Sync() error {
-	if _, err := s.at("sync", 0, 0); err != nil {
+	at, err := s.at("sync", 0, s.n)
+	if err != nil {
 		return err
 	}
-	return s.f.Sync()
+	return s.f.syncRange("sync", at, s.n)
 }

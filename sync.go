@@ -6,25 +6,21 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
-
-// syncer keeps what a File must remember about syncing.
-type syncer struct {
-	mu     sync.Mutex
-	failed error // the first failure; the kernel tells it once
-	dir    bool  // the directory entry is durable
-}
 
 // Sync returns when everything that was stored to the file, in whatever way,
 // and the file's size are on stable storage, and, if the File made the file,
 // the entry in its directory. It is never skipped because nothing seems to
-// have changed.
+// have changed. Calls that wait for each other may share a system call.
 //
-// An error stays: after one, every Sync of the File fails, since the system
-// may have dropped what it could not write and reports that once. The way out
-// is to open the file again, and to write again what may be lost.
+// An error stays: after one, from this or any other method that syncs, every
+// Sync, SyncRange and StartSync of the File fails, since the system may have
+// dropped what it could not write and reports that once. The way out is to open
+// the file again, and to write again what may be lost.
 //
 // It is fdatasync(2) on Linux, which also writes what was stored through
 // mappings, F_FULLFSYNC on Apple systems, msync(2) and fsync(2) on others,
@@ -32,84 +28,296 @@ type syncer struct {
 // and Anonymous Files there is nothing to do and Sync succeeds.
 func (f *File) Sync() error {
 	const op = "sync"
-	g := f.cur.Load()
-	if g == closedGeneration {
-		return f.fail(op, fs.ErrClosed)
-	}
-	if f.src.mode != ReadWrite || f.anonymous() {
-		return nil
-	}
-	if f.src.file == nil {
-		return f.fail(op, errors.ErrUnsupported)
-	}
-	f.syncer.mu.Lock()
-	defer f.syncer.mu.Unlock()
-	if f.syncer.failed != nil {
-		return f.fail(op, f.syncer.failed)
-	}
-	if err := f.sync(op); err != nil {
-		if f.cur.Load() == closedGeneration {
-			return f.fail(op, fs.ErrClosed) // it was Close that took the descriptor away
-		}
-		f.syncer.failed = underlying(err)
-		return f.fail(op, f.syncer.failed)
-	}
-	if f.dir != "" && !f.syncer.dir {
-		if err := f.syncDir(); err != nil {
-			return f.fail(op, err) // not for ever: nothing was dropped
-		}
-		f.syncer.dir = true
-	}
-	return nil
-}
-
-// syncDir makes the entry of a file that this File made durable, in the
-// directory where it is by now, if the system can tell.
-func (f *File) syncDir() error {
-	path, err := sys.PathOf(f.src.file)
-	if err != nil {
-		return sys.SyncDir(f.dir)
-	}
-	if path == "" {
-		return nil // it was removed: there is no entry
-	}
-	return sys.SyncDir(filepath.Dir(path))
-}
-
-func (f *File) sync(op string) error {
-	if sys.FlushBeforeSync {
-		if err := f.flush(op); err != nil {
-			return err
-		}
-	}
-	if err := sys.SyncFile(f.src.file); err != nil {
+	s, err := f.toSync(op)
+	if s == nil {
 		return err
 	}
-	return nil
+	return f.syncFailed(op, s.all(f.flushAll))
 }
 
-// flush hands the stores of the present generation to the file.
-func (f *File) flush(op string) error {
+// SyncRange is Sync of n bytes from offset off, which need no alignment: the
+// pages that they lie on. The size and a new entry in the directory are
+// included. Where the system can sync no less than a file it does that.
+//
+// On Linux it is one msync(2) with MS_SYNC if the range is one mapping of the
+// kernel's, which it is unless pages of it are locked and others are not; else
+// it is one fdatasync(2). On Windows and other systems it is as Sync, with less
+// to flush.
+func (f *File) SyncRange(off, n int64) error { return f.syncRange("syncrange", off, n) }
+
+func (f *File) syncRange(op string, off, n int64) error {
+	s, err := f.toSync(op)
+	if err != nil {
+		return err
+	}
+	if err := f.checkRange(op, off, n); s == nil || n == 0 || err != nil {
+		return err
+	}
+	return f.syncFailed(op, s.part(func() error {
+		if sys.FlushBeforeSync {
+			if err := f.flush(op, off, n); err != nil {
+				return err
+			}
+			return sys.SyncFile(f.src.file)
+		}
+		whole := false
+		err := f.mapped(op, func(g *generation) error {
+			if err := f.within(op, g, off, n); err != nil {
+				return err
+			}
+			lo, hi := g.pages(off, n)
+			if whole = !f.inOneMapping(g, lo, hi); whole {
+				return nil // not here, where a Resize would have to wait for it
+			}
+			return g.mem.space.Flush(g.mem.base+lo, hi-lo)
+		})
+		if whole && err == nil {
+			err = sys.SyncFile(f.src.file)
+		}
+		return err
+	}))
+}
+
+// StartSync has the system begin to write out n bytes from offset off, and does
+// not wait for the disk, but where the queue of its requests is full. It makes
+// nothing durable; a Sync that follows has less to do.
+//
+// It is sync_file_range(2) with SYNC_FILE_RANGE_WRITE on Linux, msync(2) with
+// MS_ASYNC on Darwin and the BSDs, nothing elsewhere. Errors stay as those of
+// Sync do.
+func (f *File) StartSync(off, n int64) error {
+	const op = "startsync"
+	s, err := f.toSync(op)
+	if err != nil {
+		return err
+	}
+	if err := f.checkRange(op, off, n); s == nil || n == 0 || err != nil {
+		return err
+	}
+	if err := s.earlier(); err != nil {
+		return f.fail(op, err)
+	}
+	return f.syncFailed(op, s.remember(f.mapped(op, func(g *generation) error {
+		if err := f.within(op, g, off, n); err != nil {
+			return err
+		}
+		lo, hi := g.pages(off, n)
+		return g.mem.space.StartFlush(f.src.file, f.src.off-int64(g.mem.delta-lo), g.mem.base+lo, hi-lo)
+	})))
+}
+
+// toSync returns what syncs the File, or nil if nothing has to.
+func (f *File) toSync(op string) (*syncer, error) {
+	switch {
+	case f.cur.Load() == closedGeneration:
+		return nil, f.fail(op, fs.ErrClosed)
+	case f.syncer == nil:
+		return nil, nil
+	case f.src.file == nil:
+		return nil, f.fail(op, errors.ErrUnsupported)
+	}
+	return f.syncer, nil
+}
+
+// syncFailed gives an error of a sync the form that it has for callers.
+func (f *File) syncFailed(op string, err error) error {
+	var re *RangeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &re):
+		return re
+	case errors.Is(err, fs.ErrClosed):
+		err = fs.ErrClosed // it was Close that took the descriptor away
+	}
+	return f.fail(op, underlying(err))
+}
+
+func (f *File) checkRange(op string, off, n int64) error {
+	g, err := f.current(op)
+	if err == nil {
+		err = f.within(op, g, off, n)
+	}
+	return err
+}
+
+// pages returns the pages of n bytes at off, as distances from base.
+func (g *generation) pages(off, n int64) (lo, hi int) {
+	at := int(off) + g.mem.delta
+	return int(page.Down(int64(at), int64(sys.PageSize()))), pageUp(at + int(n))
+}
+
+// inOneMapping reports whether the kernel has a range of pages in one mapping:
+// msync(2) flushes once for each.
+func (f *File) inOneMapping(g *generation, lo, hi int) bool {
+	one, err := g.mem.space.OneMapping(g.mem.base+lo, hi-lo)
+	if err == nil {
+		return one
+	}
+	// By the books: locked pages are mappings of their own.
+	l := &f.locks
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := l.set.Held(nil, int64(lo), int64(hi))
+	return len(held) == 0 || len(held) == 1 && held[0].Lo <= int64(lo) && held[0].Hi >= int64(hi)
+}
+
+// mapped calls do with the present generation, which a shrink leaves as it is
+// meanwhile.
+func (f *File) mapped(op string, do func(g *generation) error) error {
 	for {
 		g, err := f.current(op)
 		if err != nil {
 			return err
 		}
-		if len(g.data) == 0 {
-			return nil
-		}
 		pass, ok := g.mem.calls.Enter()
 		if !ok {
 			continue
 		}
-		moved := f.cur.Load() != g
-		if !moved {
-			err = g.mem.space.Flush(g.mem.base, g.mem.delta+len(g.data))
+		if f.cur.Load() != g {
+			pass.Leave()
+			continue
 		}
+		err = do(g)
 		pass.Leave()
 		runtime.KeepAlive(g)
-		if !moved {
+		return err
+	}
+}
+
+func (f *File) flushAll() error { return f.flush("sync", 0, -1) }
+
+// flush hands the stores to n bytes at off, or to all if n is negative, to the
+// file, and all those made through older generations, which is what systems
+// need that do not do it as they sync a file.
+func (f *File) flush(op string, off, n int64) error {
+	err := f.mapped(op, func(g *generation) error {
+		if n >= 0 {
+			if err := f.within(op, g, off, n); err != nil {
+				return err
+			}
+		} else if n = int64(len(g.data)); n == 0 {
+			return nil
+		}
+		lo, hi := g.pages(off, n)
+		return g.mem.space.Flush(g.mem.base+lo, hi-lo)
+	})
+	f.mu.Lock()
+	old := append([]*extent(nil), f.old...)
+	f.mu.Unlock()
+	for _, e := range old {
+		e.mu.Lock()
+		if size := int(e.mapped.Load()); !e.gone && size > 0 && err == nil {
+			err = e.space.Flush(e.base, size)
+		}
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// A syncer syncs a file and remembers what came of it. It knows neither the
+// File nor its memory.
+type syncer struct {
+	src *source
+	dir string // of a file that the File made: it has a new entry
+
+	failed atomic.Pointer[failure]
+	asked  atomic.Uint64 // calls of all
+
+	// One call at a time: the system tells an error once, to whoever asks
+	// first, and the others must not take its silence for success.
+	mu      sync.Mutex
+	covered uint64 // calls of all that need nothing more
+	entered bool   // the directory entry is durable
+}
+
+// A failure is the first error, the only one that counts.
+type failure struct {
+	err  error
+	told atomic.Bool
+}
+
+// An oldFailure is a failure that was told before.
+type oldFailure struct{ err error }
+
+func (e *oldFailure) Error() string { return "writing to the disk failed before: " + e.err.Error() }
+func (e *oldFailure) Unwrap() error { return e.err }
+
+// earlier returns the failure that there was.
+func (s *syncer) earlier() error {
+	f := s.failed.Load()
+	switch {
+	case f == nil:
+		return nil
+	case f.told.Swap(true):
+		return &oldFailure{f.err}
+	}
+	return f.err
+}
+
+// remember takes note of an error and returns it.
+func (s *syncer) remember(err error) error {
+	var re *RangeError
+	if err == nil || errors.As(err, &re) || errors.Is(err, fs.ErrClosed) {
+		return err // says nothing about the disk
+	}
+	f := &failure{err: underlying(err)}
+	f.told.Store(true)
+	s.failed.CompareAndSwap(nil, f)
+	return err
+}
+
+// all makes the whole file durable. flush is called first where the system
+// needs it.
+func (s *syncer) all(flush func() error) error {
+	ticket := s.asked.Add(1)
+	return s.part(func() error {
+		if s.covered >= ticket {
+			return nil // by a call that began after this one
+		}
+		covered := s.asked.Load()
+		if sys.FlushBeforeSync && flush != nil {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		if err := sys.SyncFile(s.src.file); err != nil {
 			return err
 		}
+		s.covered = covered
+		return nil
+	})
+}
+
+// part makes durable what do does, and the entry in the directory.
+func (s *syncer) part(do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.earlier(); err != nil {
+		return err
 	}
+	if err := s.remember(do()); err != nil {
+		return err
+	}
+	if s.dir == "" || s.entered {
+		return nil
+	}
+	if err := s.syncDir(); err != nil {
+		return err // not for ever: nothing was dropped
+	}
+	s.entered = true
+	return nil
+}
+
+// syncDir makes the entry of a file that the File made durable, in the
+// directory where it is by now, if the system can tell.
+func (s *syncer) syncDir() error {
+	path, err := sys.PathOf(s.src.file)
+	if err != nil {
+		return sys.SyncDir(s.dir)
+	}
+	if path == "" {
+		return nil // it was removed: there is no entry
+	}
+	return sys.SyncDir(filepath.Dir(path))
 }

@@ -7,3 +7,5 @@ import "os"
 func probe(f *os.File, off, n int64) error { return nil }
 
 func pathOf(f *os.File) (string, error) { return "", ErrUnsupported }
+
+func (s *Space) oneMapping(at, n int) (bool, error) { return false, ErrUnsupported }

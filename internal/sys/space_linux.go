@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"os"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -125,6 +126,31 @@ func (s *Space) mappingEnd(at int) int {
 		return at + pageSize()
 	}
 	return int(uintptr(q.end) - s.addr)
+}
+
+func (s *Space) oneMapping(at, n int) (bool, error) {
+	if n <= pageSize() {
+		return true, nil
+	}
+	q := procmapQuery{addr: uint64(s.addr + uintptr(at))}
+	q.size = uint64(unsafe.Sizeof(q))
+	fd := procMaps()
+	if fd < 0 || ioctl(fd, ioctlProcmapQuery, unsafe.Pointer(&q)) != nil {
+		return false, ErrUnsupported
+	}
+	return q.end >= uint64(s.addr)+uint64(at)+uint64(n), nil
+}
+
+// MS_ASYNC does nothing here. What was stored through mappings is dirty in the
+// page cache since the store faulted.
+func (s *Space) startFlush(f *os.File, off int64, _, n int) error {
+	err := control(f, func(fd int) error {
+		return unix.SyncFileRange(fd, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
+	})
+	if err == unix.ENOSYS { //nolint:errorlint // bare errno
+		return nil
+	}
+	return err
 }
 
 // scanArg is struct pm_scan_arg of linux/fs.h (Linux 6.7), scanRegion struct

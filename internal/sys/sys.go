@@ -215,3 +215,17 @@ func (s *Space) Advise(at, n int, h Hint) error { return s.advise(at, n, h) }
 //
 // msync(2) with MS_SYNC, FlushViewOfFile.
 func (s *Space) Flush(at, n int) error { return s.flush(at, n) }
+
+// StartFlush has the system begin to write the stores of the range, which is
+// that of f from off on, and does not wait.
+//
+// sync_file_range(2), msync(2) with MS_ASYNC.
+func (s *Space) StartFlush(f *os.File, off int64, at, n int) error {
+	return s.startFlush(f, off, at, n)
+}
+
+// OneMapping reports whether the kernel has the range in one mapping of its
+// own, so that Flush is one step. ErrUnsupported where it does not tell.
+//
+// Linux 6.11: ioctl PROCMAP_QUERY.
+func (s *Space) OneMapping(at, n int) (bool, error) { return s.oneMapping(at, n) }
