@@ -15,8 +15,9 @@ func exampleFile() (f *mmapio.File, done func()) {
 	if err != nil {
 		panic(err)
 	}
-	page := int64(os.Getpagesize())
-	f, err = mmapio.Create(dir+"/index", 2*page)
+	if f, err = mmapio.Create(dir+"/index", 0); err == nil {
+		err = f.Resize(2 * int64(f.PageSize()))
+	}
 	if err != nil {
 		panic(err)
 	}

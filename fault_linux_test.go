@@ -47,7 +47,7 @@ func wantDeath(t *testing.T, res prove.Result, signal string) {
 
 // TestCut cuts the file of another process under every kind of access.
 func TestCut(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.BusAddress, prove.FileEnd)
 	for name := range acts {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -129,7 +129,7 @@ var soloActs = map[string]func(t testing.TB, path string){
 // TestFirstBadPage is about where a fault is said to be, for Files that do not
 // start at a page's edge.
 func TestFirstBadPage(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.BusAddress, prove.FileEnd)
 	for _, offset := range []int64{0, 1, pageSize - 1, pageSize, pageSize + 904} {
 		for _, left := range []int64{0, 1, pageSize, 3*pageSize + 1} {
 			t.Run(fmt.Sprintf("offset %d, %d left", offset, left), func(t *testing.T) {

@@ -149,6 +149,7 @@ var limited = prove.Register("limited", func(args []string) int {
 // Without privilege each limit has a cause, numbers and a remedy of its own,
 // and afterwards the kernel holds what it held before.
 func TestProofLockLimits(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	path := prove.NewFile(t, prove.PublicDir(t), "f", mib)
 	check(t, os.Chmod(path, 0o644)) // whatever the umask
 	for name, c := range limitCases {

@@ -151,8 +151,9 @@ func (m *fileModel) other() {
 			m.failf("%v", err)
 		}
 		m.disk = append(m.disk, add...)
-	} else {
+	} else if cuts {
 		n := min(m.number(int64(len(m.disk))), int64(len(m.disk)))
+		n = endAt(n)
 		m.say("others cut to %d", n)
 		if err := os.Truncate(m.path, n); err != nil {
 			m.failf("%v", err)

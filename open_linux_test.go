@@ -303,7 +303,7 @@ var overLimit = prove.Register("overLimit", func(args []string) int {
 })
 
 func TestFileSizeLimit(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Pagemap)
 	if res := overLimit.Run(t, prove.Args(t.TempDir()), prove.Limit(prove.FileSize, 1<<20, 1<<20)); res.Code != 0 {
 		t.Error(res)
 	}

@@ -101,7 +101,7 @@ func TestResizeFullDisk(t *testing.T) {
 // TestResizeFileLimit: RLIMIT_FSIZE comes with SIGXFSZ, which ends a C program.
 // The Go runtime catches it and does nothing, so it is EFBIG.
 func TestResizeFileLimit(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Pagemap)
 	path, _ := patternFile(t, 10*pageSize)
 	limit := uint64(64 * pageSize)
 	if r := fileLimitBody.Run(t, prove.Args(path), prove.Limit(prove.FileSize, limit, limit)); r.Code != 0 {
@@ -117,7 +117,7 @@ var fileLimitBody = prove.Register("resize-fsize", func(args []string) int {
 // TestResizeAddressLimit: RLIMIT_AS refuses the mapping when the file is long
 // already.
 func TestResizeAddressLimit(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Pagemap)
 	if strconv.IntSize == 32 {
 		t.Skip("the address space is its own limit")
 	}
@@ -239,7 +239,7 @@ func TestResizeSealed(t *testing.T) {
 // TestResizeImmutable: chattr +i and +a come after the open, so the descriptor
 // is there, and the length still cannot be changed.
 func TestResizeImmutable(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Pagemap)
 	const immutable, appendOnly = 0x10, 0x20 // FS_IMMUTABLE_FL, FS_APPEND_FL
 	path, _ := patternFile(t, 3*pageSize)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // blocksOf is how many blocks of 512 bytes a file has on the disk, where a
@@ -298,6 +299,7 @@ func TestResizeBeyondReserve(t *testing.T) {
 // processes. They must not come up when the file grows over them.
 func TestResizeSlack(t *testing.T) {
 	needMaps(t)
+	prove.Need(t, prove.FileEnd)
 	if !reserves {
 		t.Skip("no file shrinks while it is mapped here")
 	}

@@ -188,7 +188,7 @@ func asUser(opts ...prove.Option) []prove.Option {
 // beside it, and with a page: both mappings hold the same pages, so a page is
 // enough, and none is too little.
 func TestResizeUnderLockLimit(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Pagemap)
 	const large = 3 << 20 // most systems allow 8 MiB to everybody
 	for _, c := range []struct {
 		name string

@@ -79,7 +79,11 @@ func TestStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	decoy := s.decoy()
-	s.run(stormTime(t), map[string]int{"cut": 1, "refresh": 1, "follow": 1, "refresh follower": 1, "decoy": 1}, decoy)
+	more := map[string]int{"cut": 1, "refresh": 1, "follow": 1, "refresh follower": 1, "decoy": 1}
+	if !cuts {
+		delete(more, "cut")
+	}
+	s.run(stormTime(t), more, decoy)
 }
 
 // TestStormAnonymous: memory that is copied when it moves, whose copiers are

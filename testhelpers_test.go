@@ -15,7 +15,7 @@ import (
 )
 
 // The page as the system has it, not as the library says.
-var pageSize = int64(os.Getpagesize())
+var pageSize = int64(prove.PageSize())
 
 // maps says where files map at all: elsewhere they are copied to the heap,
 // and nothing can be stored.
@@ -39,6 +39,19 @@ func needFaults(t testing.TB) {
 	if runtime.GOARCH == "arm" && prove.Missing(prove.Linux) != "" {
 		t.Skip("qemu does not tell a program for arm at which address it faulted")
 	}
+}
+
+// cuts says that a File may be used while its file is cut: not where a fault
+// that this makes cannot be told from any other.
+var cuts = prove.Missing(prove.BusAddress) == ""
+
+// endAt is where a file may be cut that is mapped: anywhere, unless the build
+// has pages in the middle of which a file cannot end.
+func endAt(n int64) int64 {
+	if prove.Missing(prove.FileEnd) != "" {
+		n -= n % pageSize
+	}
+	return n
 }
 
 var allModes = []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite}

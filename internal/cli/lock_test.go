@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -22,7 +21,7 @@ func needLock(t *testing.T) {
 	}
 }
 
-var page = os.Getpagesize()
+var page = prove.PageSize()
 
 func TestLockReport(t *testing.T) {
 	prove.Need(t, prove.Linux)

@@ -4,7 +4,6 @@ package fault_test
 
 import (
 	"errors"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -16,7 +15,7 @@ import (
 	"github.com/mmapio/mmapio/internal/prove"
 )
 
-var pageSize = os.Getpagesize()
+var pageSize = prove.PageSize()
 
 // pages maps memory of which the pages in bad cannot be touched, and those in
 // readOnly not stored to.

@@ -21,6 +21,9 @@ func missing(f Feature) string {
 		}
 		return ""
 	case Pagemap:
+		if pretended > 0 {
+			return pretends
+		}
 		return tryPagemap()
 	case Disk:
 		_, why := diskRoot()
@@ -47,6 +50,23 @@ func missing(f Feature) string {
 		return tryMkfs("btrfs", "btrfs-progs")
 	case RaiseHard:
 		return asRoot(tryRaise)
+	case FaultAddress:
+		return tryFaultAddress()
+	case BusAddress:
+		return tryBusAddress()
+	case Advice:
+		return tryAdvice()
+	case LockCharge:
+		return tryLockCharge()
+	case Recycling:
+		return tryRecycling()
+	case Children:
+		return tryChildren()
+	case FileEnd:
+		if pretended > 0 {
+			return pretends
+		}
+		return ""
 	}
 	return "unknown feature"
 }

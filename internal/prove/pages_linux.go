@@ -70,18 +70,26 @@ func vmas(pid int, name string) ([]VMA, error) {
 // It is no proof of a lock, since it counts pages that are not there.
 func VmLck(t testing.TB, pid int) int64 { //nolint:revive // the kernel's own name
 	t.Helper()
-	Need(t, Linux)
-	status, err := os.ReadFile(procFile(pid, "status"))
+	Need(t, LockCharge)
+	n, err := lockedOf(pid)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return n
+}
+
+func lockedOf(pid int) (int64, error) {
+	status, err := os.ReadFile(procFile(pid, "status"))
+	if err != nil {
+		return 0, err
 	}
 	_, rest, ok := strings.Cut(string(status), "\nVmLck:")
 	line, _, _ := strings.Cut(rest, "\n")
 	kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(line, "kB")), 10, 64)
 	if !ok || err != nil {
-		t.Fatalf("no VmLck in %s (%v)", procFile(pid, "status"), err)
+		return 0, fmt.Errorf("no VmLck in %s (%w)", procFile(pid, "status"), err)
 	}
-	return kb << 10
+	return kb << 10, nil
 }
 
 // tryPagemap asks about a page that is surely there, and about its zero page.

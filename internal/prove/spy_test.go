@@ -76,14 +76,14 @@ func TestNeed(t *testing.T) {
 }
 
 func TestFeaturesHaveNames(t *testing.T) {
-	for f := Linux; f <= RaiseHard; f++ {
+	for f := Linux; f <= FileEnd; f++ {
 		why := Missing(f)
 		t.Logf("%-20v %s", f, either(why == "", "there", why))
 		if strings.HasPrefix(f.String(), "Feature(") || why == "unknown feature" {
 			t.Errorf("%d has no name or no check", int(f))
 		}
 	}
-	if int(RaiseHard) != len(featureNames)-1 {
+	if int(FileEnd) != len(featureNames)-1 {
 		t.Error("the names are out of step")
 	}
 }

@@ -57,6 +57,7 @@ func TestBisect(t *testing.T) {
 
 // A file just written is in RAM, whatever the system asks to know it.
 func TestResident(t *testing.T) {
+	realPages(t)
 	ps := int64(PageSize())
 	f := newFile(t, 4*int(ps))
 	got, err := Resident(f, 0, 4*ps)
@@ -93,6 +94,7 @@ func TestResident(t *testing.T) {
 }
 
 func TestIncore(t *testing.T) {
+	realPages(t)
 	ps := PageSize()
 	s := owned(t)(MapAnon(4 * ps))
 	s.Bytes(ps, 2*ps)[0] = 1

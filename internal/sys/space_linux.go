@@ -55,7 +55,7 @@ func (s *Space) populate(at, n int, store bool) error {
 	if store {
 		advice = unix.MADV_POPULATE_WRITE
 	}
-	err := s.madvise(at, n, advice)
+	err := everyPage(at, n, func(at, n int) error { return s.madviseExactly(at, n, advice) })
 	if err == unix.EINVAL { //nolint:errorlint // bare errno
 		return ErrUnsupported // memory of a device
 	}
@@ -63,7 +63,11 @@ func (s *Space) populate(at, n int, store bool) error {
 }
 
 func (s *Space) madvise(at, n, advice int) error {
-	return retry(func() error { return unix.Madvise(s.bytes(at, roundUp(n)), advice) })
+	return s.madviseExactly(at, roundUp(n), advice)
+}
+
+func (s *Space) madviseExactly(at, n, advice int) error {
+	return retry(func() error { return unix.Madvise(s.bytes(at, n), advice) })
 }
 
 // unlocked asks msync(2): with MS_INVALIDATE it answers EBUSY for a locked
@@ -205,6 +209,10 @@ func (s *Space) scan(at, n int, inverted, mask, anyOf uint64) (lo, hi int, err e
 
 // Pages that are not present, or are the page of zeroes.
 func (s *Space) absent(at, n int) (int, error) {
+	return whole(at, roundUp(n), s.absentIn)
+}
+
+func (s *Space) absentIn(at, n int) (int, error) {
 	lo, _, err := s.scan(at, n, pageIsPresent, 0, pageIsPresent|pageIsZero)
 	if err == nil || err == ErrUnsupported { //nolint:errorlint // bare errno
 		return lo, err
@@ -230,11 +238,12 @@ func (s *Space) private(at, n int) (lo, hi int, err error) {
 // needs. It cannot tell the page of zeroes from others.
 func (s *Space) absentByPagemap(fd, at, n int) (int, error) {
 	const present = 1 << 63
-	buf := make([]uint64, min(n/pageSize(), 8192))
+	ps := unix.Getpagesize() // the kernel's, whatever this build believes
+	buf := make([]uint64, min(n/ps, 8192))
 	raw := unsafe.Slice((*byte)(unsafe.Pointer(&buf[0])), len(buf)*8)
 	for end := at + n; at < end; {
-		want := raw[:min(len(raw), (end-at)/pageSize()*8)]
-		got, err := unix.Pread(fd, want, int64((s.addr+uintptr(at))/uintptr(pageSize())*8))
+		want := raw[:min(len(raw), (end-at)/ps*8)]
+		got, err := unix.Pread(fd, want, int64((s.addr+uintptr(at))/uintptr(ps)*8))
 		if err == unix.EINTR { //nolint:errorlint // bare errno
 			continue
 		}
@@ -248,7 +257,7 @@ func (s *Space) absentByPagemap(fd, at, n int) (int, error) {
 			if entry&present == 0 {
 				return at, nil
 			}
-			at += pageSize()
+			at += ps
 		}
 	}
 	return -1, nil

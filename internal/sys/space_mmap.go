@@ -24,7 +24,6 @@ const (
 
 type backing struct{} //nolint:unused // others have something to remember
 
-func pageSize() int    { return unix.Getpagesize() }
 func granularity() int { return pageSize() }
 
 // retry is the one place that repeats what a signal interrupted.
@@ -63,6 +62,13 @@ func protection(a Access) (prot, flags int) {
 }
 
 func mmap(addr uintptr, n, prot, flags, fd int, off int64) (*Space, error) {
+	if addr == 0 {
+		at, fixed, err := somewhere(n)
+		if err != nil {
+			return nil, err
+		}
+		addr, flags = at, flags|fixed
+	}
 	var p unsafe.Pointer
 	err := retry(func() (err error) {
 		p, err = unix.MmapPtr(fd, off, pointer(addr), uintptr(n), prot, flags)

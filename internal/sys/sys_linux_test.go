@@ -138,6 +138,7 @@ func shared(t *testing.T, s *Space, at int) bool {
 }
 
 func TestAbsent(t *testing.T) {
+	realPages(t)
 	p := PageSize()
 	s := owned(t)(MapAnon(4 * p))
 	if scan, bits := absentBoth(t, s); scan != 0 || bits != 0 {
@@ -168,6 +169,7 @@ func TestAbsent(t *testing.T) {
 
 // More pages than one read of the pagemap takes.
 func TestAbsentByPagemapInSteps(t *testing.T) {
+	realPages(t)
 	p := PageSize()
 	s := owned(t)(MapAnon(8200 * p))
 	for at := 0; at < s.Size(); at += p {

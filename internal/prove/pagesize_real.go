@@ -1,0 +1,5 @@
+//go:build !(linux && mmapio_page64k)
+
+package prove
+
+const pretended = 0
