@@ -7,7 +7,6 @@ import (
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/page"
-	"github.com/mmapio/mmapio/internal/sys"
 )
 
 // ReadAt copies len(p) bytes from offset off into p, as io.ReaderAt asks: it
@@ -18,7 +17,7 @@ import (
 // A cursor is io.NewSectionReader(f, 0, f.Size()).
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
-	if g.has(off, len(p)) && !g.mem.gated {
+	if g.has(off, len(p)) && !g.mem.gated && g.mem.loadable(off, len(p)) {
 		ok := fault.Copy(p, g.data[off:off+int64(len(p))], g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
 		if ok {
@@ -48,7 +47,10 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 			return 0, io.EOF
 		}
 		want := p[:min(int64(len(p)), size-off)]
-		n, err := f.copyOver(op, g, want, g.data[off:off+int64(len(want))], off)
+		n, err := len(want), error(nil)
+		if !f.readCold(g, want, off) {
+			n, err = f.copyOver(op, g, want, g.data[off:off+int64(len(want))], off)
+		}
 		switch {
 		case err == errMoved: //nolint:errorlint // never wrapped
 			continue
@@ -65,7 +67,7 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 // before it, which are written. ReadOnly: ErrReadOnly.
 func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
-	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated {
+	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) {
 		ok := fault.Copy(g.data[off:off+int64(len(p))], p, g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
 		if ok {
@@ -99,8 +101,9 @@ func (f *File) writeAt(p []byte, off int64) (int, error) {
 // errMoved asks for another try: the generation is no longer the File's.
 var errMoved error = &sentinel{"the mapping has moved", fs.ErrClosed}
 
-// copyOver copies between the caller's bytes and the generation's at off, page
-// by page once a fault has been met, so that n says how far it got.
+// copyOver copies between the caller's bytes and the generation's at off, step
+// by step, and page by page once something is wrong, so that n says how far it
+// got.
 func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n int, err error) {
 	defer runtime.KeepAlive(g)
 	if g.mem.gated {
@@ -113,26 +116,30 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 			return 0, errMoved
 		}
 	}
-	lo, hi := g.mem.area.Lo, g.mem.area.Hi
-	if fault.Copy(dst, src, lo, hi) {
-		return len(dst), nil
-	}
-	if err := f.stillThere(op, g); err != nil {
-		return 0, err
-	}
-	ps := int64(sys.PageSize())
+	store := op == "writeat"
+	end, careful := off+int64(len(dst)), off // up to careful it goes by pages
 	for n < len(dst) {
-		// The file's pages start delta bytes before the first mapped byte.
-		at := off + int64(n) + int64(g.mem.delta)
-		step := min(int64(len(dst)-n), page.Down(at, ps)+ps-at)
-		if fault.Copy(dst[n:n+int(step)], src[n:n+int(step)], lo, hi) {
-			n += int(step)
+		at := off + int64(n)
+		step := g.mem.step(at, end)
+		if at < careful {
+			step = g.mem.pageStep(at, end)
+		}
+		bad := f.ready(g, at, step, store)
+		if bad == nil && fault.Copy(dst[n:n+step], src[n:n+step], g.mem.area.Lo, g.mem.area.Hi) {
+			n += step
 			continue
 		}
 		if err := f.stillThere(op, g); err != nil {
 			return n, err
 		}
-		return n, g.mem.faultAt(op, off+int64(n), op == "writeat")
+		if at >= careful {
+			careful = at + int64(step)
+			continue
+		}
+		if bad != nil {
+			return n, g.mem.faultOf(op, at, bad, store)
+		}
+		return n, g.mem.faultAt(op, at, store)
 	}
 	return n, nil
 }

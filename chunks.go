@@ -62,8 +62,13 @@ func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yie
 	}()
 	// The flag is for the body, which runs in this goroutine.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	ahead := newLookahead(f, g, op, off, n)
 	for at, end := off, off+n; at < end; {
 		next := at + step(at, end)
+		if err := ahead.reach(at, next); err != nil {
+			yield(Chunk{}, err)
+			return
+		}
 		if !yield(Chunk{at, g.data[at:next:next]}, nil) {
 			return
 		}
@@ -85,9 +90,15 @@ func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) error {
 	if size <= 0 {
 		return &RangeError{Op: op, Path: f.src.name, Off: off, Len: size, Size: f.Size()}
 	}
-	return f.lend(op, off, n, func(b []byte) error {
+	return f.lend(op, off, n, nil, func(g *generation, b []byte) error {
+		ahead := newLookahead(f, g, op, off, n)
 		for at := int64(0); at < n; {
 			next := at + min(size, n-at)
+			if size <= f.wide {
+				if err := ahead.reach(off+at, off+next); err != nil {
+					return err
+				}
+			}
 			if err := fn(Chunk{off + at, b[at:next:next]}); err != nil {
 				return err
 			}

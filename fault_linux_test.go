@@ -127,47 +127,58 @@ var soloActs = map[string]func(t testing.TB, path string){
 }
 
 // TestFirstBadPage is about where a fault is said to be, for Files that do not
-// start at a page's edge.
+// start at a page's edge, and whoever meets it: a system call before anything is
+// touched, or a fault.
 func TestFirstBadPage(t *testing.T) {
 	prove.Need(t, prove.BusAddress, prove.FileEnd)
 	for _, offset := range []int64{0, 1, pageSize - 1, pageSize, pageSize + 904} {
 		for _, left := range []int64{0, 1, pageSize, 3*pageSize + 1} {
-			t.Run(fmt.Sprintf("offset %d, %d left", offset, left), func(t *testing.T) {
-				path, _ := patternFile(t, filePages*pageSize+5)
-				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Offset: offset})
-				if err := os.Truncate(path, left); err != nil {
-					t.Fatal(err)
-				}
-				// The first page with a mapped byte and none of the file.
-				bad := max((left+pageSize-1)/pageSize*pageSize, offset/pageSize*pageSize)
-				at := max(bad, offset) // its first mapped byte
-				p := make([]byte, f.Size())
-				n, err := f.ReadAt(p, 0)
-				wantFault(t, err, "readat", at, offset, io.ErrUnexpectedEOF)
-				if int64(n) != at-offset {
-					t.Errorf("ReadAt: %d bytes, want %d", n, at-offset)
-				}
-				err = f.View(0, f.Size(), func(b []byte) error { copy(p, b); return nil })
-				wantFault(t, err, "view", at, offset, io.ErrUnexpectedEOF)
-				err = f.Update(0, f.Size(), func(b []byte) error { b[len(b)-1] = 1; return nil })
-				wantFault(t, err, "update", at, offset, io.ErrUnexpectedEOF)
-				r, err := f.Region(0, f.Size())
-				if err != nil {
-					t.Fatal(err)
-				}
-				err = mmapio.Guard(func() error { copy(p, r.Bytes()); return nil })
-				r.Release()
-				wantFault(t, err, "guard", at, offset, io.ErrUnexpectedEOF)
-				// Of a part that is bad as a whole, its first page.
-				part := f.Size() - 2*pageSize
-				err = f.View(part, 2*pageSize, func(b []byte) error { copy(p, b); return nil })
-				wantFault(t, err, "view", (offset+part)/pageSize*pageSize, offset, io.ErrUnexpectedEOF)
-				if offset != 0 && !strings.Contains(err.Error(), fmt.Sprintf("(%d in the file)", (offset+part)/pageSize*pageSize)) {
-					t.Errorf("%q does not tell where in the file", err)
-				}
-			})
+			for _, prefault := range []int64{0, -1} {
+				firstBadPage(t, offset, left, prefault)
+			}
 		}
 	}
+}
+
+func firstBadPage(t *testing.T, offset, left, prefault int64) {
+	t.Run(fmt.Sprintf("offset %d, %d left, prefault %d", offset, left, prefault), func(t *testing.T) {
+		path, _ := patternFile(t, filePages*pageSize+5)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Offset: offset, Prefault: prefault})
+		if err := os.Truncate(path, left); err != nil {
+			t.Fatal(err)
+		}
+		// The first page with a mapped byte and none of the file.
+		bad := max((left+pageSize-1)/pageSize*pageSize, offset/pageSize*pageSize)
+		at := max(bad, offset) // its first mapped byte
+		p := make([]byte, f.Size())
+		n, err := f.ReadAt(p, 0)
+		wantFault(t, err, "readat", at, offset, io.ErrUnexpectedEOF)
+		if int64(n) != at-offset {
+			t.Errorf("ReadAt: %d bytes, want %d", n, at-offset)
+		}
+		err = f.View(0, f.Size(), func(b []byte) error { copy(p, b); return nil })
+		wantFault(t, err, "view", at, offset, io.ErrUnexpectedEOF)
+		err = f.Update(0, f.Size(), func(b []byte) error { b[len(b)-1] = 1; return nil })
+		wantFault(t, err, "update", at, offset, io.ErrUnexpectedEOF)
+		r, err := f.Region(0, f.Size())
+		if prefault < 0 {
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = mmapio.Guard(func() error { copy(p, r.Bytes()); return nil })
+			r.Release()
+			wantFault(t, err, "guard", at, offset, io.ErrUnexpectedEOF)
+		} else {
+			wantFault(t, err, "region", at, offset, io.ErrUnexpectedEOF)
+		}
+		// Of a part that is bad as a whole, its first page.
+		part := f.Size() - 2*pageSize
+		err = f.View(part, 2*pageSize, func(b []byte) error { copy(p, b); return nil })
+		wantFault(t, err, "view", (offset+part)/pageSize*pageSize, offset, io.ErrUnexpectedEOF)
+		if offset != 0 && !strings.Contains(err.Error(), fmt.Sprintf("(%d in the file)", (offset+part)/pageSize*pageSize)) {
+			t.Errorf("%q does not tell where in the file", err)
+		}
+	})
 }
 
 // TestForeignFault has a fault on a mapping that is not mmapio's pass through

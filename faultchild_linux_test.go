@@ -225,6 +225,7 @@ var acts = map[string]act{
 	"Pull in Guard": {op: "guard", do: func(s *scene) error {
 		next, stop := iter.Pull2(s.f.Pages(0, s.size))
 		defer stop()
+		next() // which brings more in than one page
 		s.cut()
 		return mmapio.Guard(func() error {
 			for c, err, ok := next(); ok; c, err, ok = next() {

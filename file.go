@@ -19,6 +19,7 @@ import (
 type File struct {
 	src  *source
 	opts Options // a copy
+	wide int64   // Options.Prefault
 
 	// cur is replaced by Resize, Refresh and Close, which hold mu and never
 	// call the user's code while they do.

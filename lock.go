@@ -275,6 +275,7 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 }
 
 func (f *File) kernelUnlock(g *generation, run lockset.Run) error {
+	defer g.mem.forget(run.Lo, run.Hi) // that they cannot leave
 	return g.mem.space.Unlock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
 }
 

@@ -267,7 +267,7 @@ func TestProofLockBeyondEOF(t *testing.T) {
 	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
 			path := fileOf(t, 6*pageSize)
-			f := mustOpen(t, path, &mmapio.Options{Mode: mode})
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode, Prefault: -1})
 			before := prove.VmLck(t, 0)
 			truncated(t, path, 3*pageSize+100)
 			fails := func(lock func() error, op string, off, n int64) {

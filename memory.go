@@ -8,9 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/gate"
+	"github.com/mmapio/mmapio/internal/known"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -24,6 +26,9 @@ type source struct {
 	info fs.FileInfo // as it was when opened; nil: no file
 
 	extra atomic.Int64 // mappings that the File's locks cost, see splits
+	reads atomic.Int32 // what coherent found out
+
+	owner weak.Pointer[File]
 }
 
 // A generation is what a File maps at a moment: a slice that never changes and
@@ -67,6 +72,8 @@ type extent struct {
 	idle    bool // … but for the addresses
 
 	area fault.Area
+
+	resident, writable known.Set // pages, counted from base; see stall.go
 }
 
 // newMemory wraps an extent for use. n is the number of bytes in use.
@@ -78,6 +85,7 @@ func newMemory(e *extent, n int) *memory {
 		}
 		e.area = fault.Area{Lo: e.space.Addr(), Hi: e.space.Addr() + uintptr(e.space.Size()), Owner: e}
 		fault.Add(&e.area)
+		e.watch()
 		runtime.AddCleanup(m, (*extent).abandon, e)
 	}
 	return m
@@ -117,6 +125,8 @@ func (e *extent) retire() {
 	e.mu.Lock()
 	e.retired = true
 	e.mu.Unlock()
+	e.resident.Stop()
+	e.writable.Stop()
 	e.settle()
 }
 

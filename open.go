@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"weak"
 
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -280,6 +281,10 @@ func (f *File) start(op string, size int64) (*File, error) {
 	g, err := f.mapNew(op, size, max(size, f.opts.Reserve))
 	if err != nil {
 		return nil, err
+	}
+	f.src.owner = weak.Make(f)
+	if f.wide = f.opts.Prefault; f.wide == 0 {
+		f.wide = prefaultDefault
 	}
 	f.locks.init()
 	f.cur.Store(g)

@@ -92,6 +92,14 @@ type Options struct {
 	// Populate brings every page into memory before the open returns. If that
 	// fails the open fails.
 	Populate bool
+	// Prefault is the widest range, in bytes, that View, Update, UpdateChunks (of
+	// a piece), Region, ValueAt and ValuesAt bring into memory, by a system call
+	// that no other goroutine has to wait for, before they give it to the caller.
+	// 0 means 1 MiB; with a negative value they never do. What is wider is left
+	// to page faults, each of which holds up other goroutines until the disk has
+	// answered. ReadAt, WriteAt, LoadAt, StoreAt, Chunks and Pages always bring in
+	// what they touch.
+	Prefault int64
 	// NoDump keeps the pages out of core dumps (Linux, FreeBSD, DragonFly).
 	NoDump bool
 	// NoFork keeps the pages out of child processes (Linux and the BSDs). A

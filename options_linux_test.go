@@ -61,7 +61,7 @@ func TestPopulate(t *testing.T) {
 	for _, populate := range []bool{true, false} {
 		for _, reserve := range []int64{0, 1 << 22} {
 			t.Run(fmt.Sprintf("populate=%v/reserve=%d", populate, reserve), func(t *testing.T) {
-				everyKind(t, size, mmapio.Options{Populate: populate, Reserve: reserve}, func(t *testing.T, f *mmapio.File) {
+				everyKind(t, size, mmapio.Options{Populate: populate, Reserve: reserve, Prefault: -1}, func(t *testing.T, f *mmapio.File) {
 					pages := prove.PresentPages(t, peek(t, f))
 					n := prove.Count(pages)
 					if populate && n != len(pages) || !populate && n != 0 {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -91,6 +90,10 @@ func (h *hold) take(f *File, op string, off, n int64, owner any) error {
 		g.mem.holders.Release()
 		return err
 	}
+	if err := f.prefault(op, g, off, n); err != nil {
+		g.mem.holders.Release()
+		return err
+	}
 	h.file = f
 	h.held.Store(&held{f, g, off, g.data[off : off+n : off+n]})
 	if debugLeaks() {
@@ -110,14 +113,7 @@ func (h *hold) release() {
 	}
 }
 
-var debugLeaks = sync.OnceValue(func() bool {
-	for _, word := range strings.Split(os.Getenv("MMAPIO_DEBUG"), ",") {
-		if word == "leaks" {
-			return true
-		}
-	}
-	return false
-})
+var debugLeaks = sync.OnceValue(func() bool { return debugWord("leaks") })
 
 func reportLeak(what string) {
 	fmt.Fprintf(os.Stderr, "mmapio: leaked without Release: %s\n", what)

@@ -97,6 +97,7 @@ func (f *File) StartSync(off, n int64) error {
 	if err := s.earlier(); err != nil {
 		return f.fail(op, err)
 	}
+	defer f.src.writingBack()()
 	return f.syncFailed(op, s.remember(f.mapped(op, func(g *generation) error {
 		if err := f.within(op, g, off, n); err != nil {
 			return err
@@ -296,6 +297,7 @@ func (s *syncer) part(do func() error) error {
 	if err := s.earlier(); err != nil {
 		return err
 	}
+	defer s.src.writingBack()()
 	if err := s.remember(do()); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"cmp"
 	"io/fs"
 	"reflect"
 	"runtime"
@@ -24,7 +25,7 @@ func LoadAt[T any](f *File, off int64) (T, error) {
 	var v T
 	n := unsafe.Sizeof(v)
 	if checkType[T]() == nil && (f.src.off+off)%int64(unsafe.Alignof(v)) == 0 {
-		if g := f.cur.Load(); g.has(off, int(n)) && !g.mem.gated {
+		if g := f.cur.Load(); g.has(off, int(n)) && !g.mem.gated && g.mem.loadable(off, int(n)) {
 			ok := fault.Load(unsafe.Pointer(&v), unsafe.Pointer(&g.data[off]), n, g.mem.area.Lo, g.mem.area.Hi)
 			runtime.KeepAlive(g)
 			if ok {
@@ -43,7 +44,7 @@ func StoreAt[T any](f *File, off int64, v T) error {
 	const op = "storeat"
 	n := unsafe.Sizeof(v)
 	if f.src.mode != ReadOnly && checkType[T]() == nil && (f.src.off+off)%int64(unsafe.Alignof(v)) == 0 {
-		if g := f.cur.Load(); g.has(off, int(n)) && !g.mem.gated {
+		if g := f.cur.Load(); g.has(off, int(n)) && !g.mem.gated && g.mem.storable(off, int(n)) {
 			ok := fault.Store(unsafe.Pointer(&g.data[off]), unsafe.Pointer(&v), n, g.mem.area.Lo, g.mem.area.Hi)
 			runtime.KeepAlive(g)
 			if ok {
@@ -78,14 +79,16 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 				pass.Leave()
 				continue
 			}
-			if !access(g) {
-				err = g.mem.faultIn(op, off, t.size, store)
+			bad := f.ready(g, off, int(t.size), store)
+			if bad != nil || !access(g) {
+				err = f.badValue(op, g, off, t.size, store, bad)
 			}
 			pass.Leave()
 			runtime.KeepAlive(g)
 			return err
 		}
-		ok := access(g)
+		bad := f.ready(g, off, int(t.size), store)
+		ok := bad == nil && access(g)
 		runtime.KeepAlive(g)
 		if ok {
 			return nil
@@ -93,12 +96,25 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 		// The memory may have been taken away: look again, once all is quiet.
 		if now, err := f.current(op); err != nil || (now == g && try > 0) {
 			if err == nil {
-				err = g.mem.faultIn(op, off, t.size, store)
+				err = f.badValue(op, g, off, t.size, store, bad)
 			}
 			runtime.KeepAlive(g)
 			return err
 		}
 	}
+}
+
+// badValue makes the error for a value that cannot be accessed. bad is what the
+// system call said that was to bring it in.
+func (f *File) badValue(op string, g *generation, off, n int64, store bool, bad error) error {
+	for end := off + n; bad != nil && off < end; {
+		step := g.mem.pageStep(off, end)
+		if err := f.ready(g, off, step, store); err != nil || off+int64(step) == end {
+			return g.mem.faultOf(op, off, cmp.Or(err, bad), store)
+		}
+		off += int64(step)
+	}
+	return g.mem.faultIn(op, off, n, store)
 }
 
 // A Value is a T in a File's memory that stays mapped until Release, whatever

@@ -20,7 +20,7 @@ import (
 // every method of the File. To store through b faults unless the File is
 // CopyOnWrite or ReadWrite, where Update should be used.
 func (f *File) View(off, n int64, fn func(b []byte) error) error {
-	return f.lend("view", off, n, fn)
+	return f.lend("view", off, n, fn, nil)
 }
 
 // Update is View for storing: fn may change b. ReadOnly: ErrReadOnly.
@@ -31,10 +31,11 @@ func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 		}
 		return f.fail("update", ErrReadOnly)
 	}
-	return f.lend("update", off, n, fn)
+	return f.lend("update", off, n, fn, nil)
 }
 
-func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error) {
+// lend calls fn, or pieces, which sees to it by itself that pages are there.
+func (f *File) lend(op string, off, n int64, fn func(b []byte) error, pieces func(g *generation, b []byte) error) (err error) {
 	g := f.cur.Load()
 	pass, ok := g.mem.holders.Enter()
 	// After a shrink in place the same gate is open again, but the generation
@@ -44,6 +45,12 @@ func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error
 			pass.Leave()
 		}
 		if g, pass, err = f.enter(op, off, n); err != nil {
+			return err
+		}
+	}
+	if pieces == nil {
+		if err := f.prefault(op, g, off, n); err != nil {
+			pass.Leave()
 			return err
 		}
 	}
@@ -57,7 +64,11 @@ func (f *File) lend(op string, off, n int64, fn func(b []byte) error) (err error
 			runtime.KeepAlive(g)
 		}
 	}()
-	err = fn(g.data[off : off+n : off+n])
+	if b := g.data[off : off+n : off+n]; pieces == nil {
+		err = fn(b)
+	} else {
+		err = pieces(g, b)
+	}
 	done = true
 	runtime.KeepAlive(g)
 	return err

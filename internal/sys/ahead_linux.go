@@ -1,0 +1,33 @@
+package sys
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func (s *Space) readAhead(at, n int) {
+	s.madvise(at, n, unix.MADV_WILLNEED) //nolint:errcheck // a hint
+}
+
+func readsMapped(f *os.File) (same bool) {
+	err := control(f, func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return err
+		}
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(fd, &st); err != nil {
+			return err
+		}
+		switch uint32(st.Type) { // of other widths elsewhere; a magic has 32 bits
+		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+			same = flags&unix.O_DIRECT == 0
+		}
+		// Not the others: FUSE may be asked to keep nothing in the page cache,
+		// overlayfs reads from a copy once somebody else has caused one, and
+		// what network file systems do is between them and their servers.
+		return nil
+	})
+	return same && err == nil
+}

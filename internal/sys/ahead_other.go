@@ -1,0 +1,10 @@
+//go:build !linux
+
+package sys
+
+import "os"
+
+func (s *Space) readAhead(at, n int) {}
+
+// Not relied on: OpenBSD keeps two caches.
+func readsMapped(*os.File) bool { return false }

@@ -1,0 +1,278 @@
+package mmapio
+
+import (
+	"errors"
+	"math/bits"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// A page fault in Go code holds the processor that the goroutine runs on until
+// the disk has answered: no other goroutine runs there, no timer, and the
+// collector cannot stop the world. A system call does not. So what is about to
+// be touched and is not known to be in memory is brought in by a system call
+// first; see docs/scheduler.md.
+
+// How long pages are known to be in memory, or to be ready for stores, at most.
+// docs/rationale.md has the measurements.
+var (
+	residentFor = time.Second
+	writableFor = 100 * time.Millisecond
+)
+
+// prefaultDefault is the Prefault of Options that say nothing.
+const prefaultDefault = 1 << 20
+
+// bringStep bounds what one system call brings in for a call that then touches
+// it: so much should still be there by then.
+const bringStep = 1 << 20
+
+// mayStall turns the whole mechanism off, so that tests and benchmarks can show
+// what it is for. It is always set where nothing faults.
+var mayStall = !sys.Faults || debugWord("nopopulate")
+
+// debugWord reports whether MMAPIO_DEBUG, a list of words, has the word.
+func debugWord(word string) bool {
+	for _, w := range strings.Split(os.Getenv("MMAPIO_DEBUG"), ",") {
+		if w == word {
+			return true
+		}
+	}
+	return false
+}
+
+// watch prepares what is remembered of the extent's pages.
+func (e *extent) watch() {
+	n := (e.space.Size() - e.base) / sys.PageSize()
+	e.resident.Init(n, residentFor, e)
+	e.writable.Init(n, writableFor, nil)
+}
+
+// pageShift turns offsets into numbers of pages.
+var pageShift = bits.TrailingZeros(uint(sys.PageSize()))
+
+// pageRange returns the first and the last page of n > 0 bytes, counted from base.
+func (e *extent) pageRange(off int64, n int) (lo, last int) {
+	at := int(off) + e.delta
+	return at >> pageShift, (at + n - 1) >> pageShift
+}
+
+// loadable reports whether n > 0 bytes at off can be loaded without waiting, as
+// far as is known. It is a look at one word, most of the time.
+func (e *extent) loadable(off int64, n int) bool {
+	lo, last := e.pageRange(off, n)
+	return e.resident.Has(lo, last) || mayStall
+}
+
+// storable is loadable for stores.
+func (e *extent) storable(off int64, n int) bool {
+	lo, last := e.pageRange(off, n)
+	return e.writable.Has(lo, last) || mayStall
+}
+
+// Keep tells which pages are locked, for the set of what is resident.
+func (e *extent) Keep(lo, hi int, keep func(lo, hi int)) {
+	f := e.src.owner.Value()
+	if f == nil {
+		return
+	}
+	ps := int64(sys.PageSize())
+	f.locks.mu.Lock()
+	defer f.locks.mu.Unlock()
+	if f.cur.Load().mem.extent != e {
+		return // the locks have moved with the File
+	}
+	for _, run := range f.locks.set.Held(nil, int64(lo)*ps, int64(hi)*ps) {
+		if run.Level == lockset.Now {
+			keep(max(lo, int(run.Lo/ps)), min(hi, int((run.Hi+ps-1)/ps)))
+		}
+	}
+}
+
+// forget is for whoever takes pages out of memory, or the lock off them. The
+// range is in bytes from base.
+func (e *extent) forget(lo, hi int64) {
+	ps := int64(sys.PageSize())
+	first, end := int(lo/ps), int((min(hi, maxInt64-ps)+ps-1)/ps)
+	e.resident.Forget(first, end)
+	e.writable.Forget(first, end)
+}
+
+// writingBack tells that pages are about to be written to the file, which makes
+// each one fault again when it is stored to next. done tells that they are.
+func (s *source) writingBack() (done func()) {
+	f := s.owner.Value()
+	if f == nil {
+		return func() {}
+	}
+	return f.cur.Load().mem.writable.Pause()
+}
+
+// ready brings in what is not known to be there of n bytes at off, for loads or
+// for stores. The caller has made sure that the memory is not taken away, or
+// asks stillThere after an error. The error is bare, and about any of the pages.
+func (f *File) ready(g *generation, off int64, n int, store bool) error {
+	e := g.mem.extent
+	if n == 0 || mayStall {
+		return nil
+	}
+	set := &e.resident
+	if store {
+		set = &e.writable
+	}
+	lo, last := e.pageRange(off, n)
+	if lo, last = set.Missing(lo, last); lo > last {
+		return nil
+	}
+	if !store && e.stillIn(lo, last) {
+		return nil
+	}
+	ps := sys.PageSize()
+	err := e.space.Populate(e.base+lo*ps, (last-lo+1)*ps, store)
+	if errors.Is(err, sys.ErrUnsupported) {
+		start := int64(lo*ps - e.delta)
+		err = f.readThrough(start, start+int64((last-lo+1)*ps), int64(len(g.data)))
+		if errors.Is(err, os.ErrClosed) {
+			err = nil // whoever touches the memory finds out
+		}
+	}
+	if err != nil {
+		return err
+	}
+	e.resident.Add(lo, last)
+	if store {
+		e.writable.Add(lo, last)
+	}
+	return nil
+}
+
+// stillIn reports whether pages that were known until a moment ago are still in
+// the mapping. One look is about all such pages in the neighbourhood: when
+// everything hot is forgotten at the same time, there is not a system call for
+// each page of it.
+func (e *extent) stillIn(lo, last int) bool {
+	end, ok := e.resident.Were(lo)
+	if !ok || last > end {
+		return false
+	}
+	ps := sys.PageSize()
+	absent, err := e.space.Absent(e.base+lo*ps, (end-lo+1)*ps)
+	if err != nil {
+		return false
+	}
+	if absent >= 0 {
+		end = (absent-e.base)/ps - 1
+	}
+	if end < last {
+		return false
+	}
+	e.resident.Add(lo, end)
+	return true
+}
+
+// readyAll is ready for a call that has the memory held and names the first bad
+// page. It takes steps, so that no call keeps the kernel for long.
+func (f *File) readyAll(op string, g *generation, off, n int64) error {
+	for end := off + n; off < end; {
+		step := g.mem.step(off, end)
+		if err := f.ready(g, off, step, false); err != nil {
+			return f.firstBad(op, g, off, step)
+		}
+		off += int64(step)
+	}
+	return nil
+}
+
+// step cuts a range at multiples of bringStep.
+func (e *extent) step(off, end int64) int {
+	at := off + int64(e.delta)
+	return int(min(end-off, at&^(bringStep-1)+bringStep-at))
+}
+
+// firstBad finds the page that cannot be had, by asking for one after the
+// other.
+func (f *File) firstBad(op string, g *generation, off int64, n int) error {
+	for end := off + int64(n); off < end; {
+		step := g.mem.pageStep(off, end)
+		if err := f.ready(g, off, step, false); err != nil {
+			return g.mem.faultOf(op, off, err, false)
+		}
+		off += int64(step)
+	}
+	return nil // it can be had by now
+}
+
+// pageStep cuts a range at the edges of pages.
+func (e *extent) pageStep(off, end int64) int {
+	ps := int64(sys.PageSize())
+	at := off + int64(e.delta)
+	return int(min(end-off, at&^(ps-1)+ps-at))
+}
+
+// faultOf makes the error for a page that a system call could not bring in: the
+// same as for a fault on it.
+func (e *extent) faultOf(op string, off int64, err error, store bool) *FaultError {
+	fe := e.faultAt(op, off, store)
+	if !errors.Is(err, sys.ErrUnreadable) && fe.Err == errNoMemory { //nolint:errorlint // never wrapped
+		fe.Err = err
+	}
+	return fe
+}
+
+// prefault is ready for a range that a holder is about to lend, if it is not
+// too wide for that.
+func (f *File) prefault(op string, g *generation, off, n int64) error {
+	if n == 0 || n > f.wide || g.mem.loadable(off, int(n)) {
+		return nil
+	}
+	err := f.readyAll(op, g, off, n)
+	runtime.KeepAlive(g)
+	return err
+}
+
+// readCold reads from the file into the caller's bytes, past the mapping: where
+// both show the same, one system call does all. It reports whether it has read
+// them all. Whatever else happened is found out by who then goes through the
+// mapping.
+func (f *File) readCold(g *generation, p []byte, off int64) bool {
+	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
+		return false
+	}
+	lo, last := g.mem.pageRange(off, len(p))
+	if g.mem.resident.Has(lo, last) || g.mem.stillIn(lo, last) || !f.src.coherent() {
+		return false
+	}
+	if n, err := f.src.file.ReadAt(p, f.src.off+off); n < len(p) || err != nil {
+		return false
+	}
+	g.mem.resident.Add(lo, last)
+	return true
+}
+
+// coherent reports whether pread(2) shows what the mapping shows, stores that
+// no system call knows of included. It asks once.
+func (s *source) coherent() bool {
+	switch s.reads.Load() {
+	case readsSame:
+		return true
+	case readsOther:
+		return false
+	}
+	same := sys.ReadsMapped(s.file)
+	if same {
+		s.reads.Store(readsSame)
+	} else {
+		s.reads.Store(readsOther)
+	}
+	return same
+}
+
+const (
+	readsSame  = 1
+	readsOther = 2
+)
