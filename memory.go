@@ -25,6 +25,8 @@ type source struct {
 	file *os.File    // nil: no file, or DropFD
 	info fs.FileInfo // as it was when opened; nil: no file
 
+	uncached bool // no descriptor, and the pages are not in the page cache
+
 	extra atomic.Int64 // mappings that the File's locks cost, see splits
 	reads atomic.Int32 // what coherent found out
 

@@ -267,6 +267,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 		return nil, err
 	}
 	if o.DropFD {
+		f.src.uncached = !sys.PageCached(file)
 		f.src.file = nil
 		if err := file.Close(); err != nil {
 			f.Close() //nolint:errcheck // the first error counts

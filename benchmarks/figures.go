@@ -107,7 +107,7 @@ func figures(dir string) []figure {
 			check(unix.Close(fd))
 		}
 	}, "", nil)
-	return list
+	return append(list, residency(dir))
 }
 
 func readAt(read func([]byte, int64) (int, error), n int) func(*testing.B) {

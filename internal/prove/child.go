@@ -124,6 +124,7 @@ type childSpec struct {
 	Exec    []string // the program
 	Args    []string
 	Limits  []rlimit
+	Refused []refusal
 	UID     int // 0: as it is. No test needs to become root.
 	GID     int
 	Cgroup  string // its cgroup.procs
@@ -171,6 +172,17 @@ func Limit(what Resource, soft, hard uint64) Option {
 
 // Memlock sets RLIMIT_MEMLOCK, soft and hard. It binds only a child that is not root.
 func Memlock(limit uint64) Option { return Limit(LockedMemory, limit, limit) }
+
+type refusal struct {
+	Call  uintptr
+	Errno int
+}
+
+// Refuse makes a system call fail with an errno from the beginning of the body on, as the filters of containers do: a
+// number of unix.SYS_. It is for a Body, and does nothing for another program.
+func Refuse(call uintptr, errno int) Option {
+	return func(s *childSpec) { s.Refused = append(s.Refused, refusal{call, errno}) }
+}
 
 // In starts the child in the memory cgroup, before it has used any memory of its own to speak of.
 func In(c *Cgroup) Option { return func(s *childSpec) { s.Cgroup = c.Dir + "/cgroup.procs" } }
@@ -222,6 +234,9 @@ func runChild() {
 	}
 	watchParent()
 	if err := limitChild(childIs.Limits); err != nil {
+		childFailed(err)
+	}
+	if err := refuseCalls(childIs.Refused); err != nil {
 		childFailed(err)
 	}
 	code := body(childIs.Args)

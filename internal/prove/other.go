@@ -57,6 +57,7 @@ func VmLck(t testing.TB, _ int) int64 { //nolint:revive // the kernel's own name
 
 func prepareChild(*childSpec) error      { return nil }
 func limitChild([]rlimit) error          { return nil }
+func refuseCalls([]refusal) error        { return nil }
 func overHard([]rlimit) bool             { return false }
 func watchParent()                       {}
 func askForStacks(*os.Process)           {}

@@ -97,16 +97,16 @@ func memlockLimits() (soft, hard int64, exempt bool, err error) {
 	if err != nil {
 		return 0, 0, false, err
 	}
-	return limit(r.Cur), limit(r.Max), hasIPCLock(), nil
+	return limit(r.Cur), limit(r.Max), hasCap(unix.CAP_IPC_LOCK), nil
 }
 
-// hasIPCLock asks for the effective CAP_IPC_LOCK of the calling thread.
-// Threads of a Go program have the same unless it changes one by hand.
-func hasIPCLock() bool {
+// hasCap asks for an effective capability of the calling thread. Threads of a
+// Go program have the same unless it changes one by hand.
+func hasCap(c int) bool {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if unix.Capget(&hdr, &data[0]) != nil {
 		return false
 	}
-	return data[unix.CAP_IPC_LOCK/32].Effective&(1<<(unix.CAP_IPC_LOCK%32)) != 0
+	return data[c/32].Effective&(1<<(c%32)) != 0
 }

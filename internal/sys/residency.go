@@ -109,6 +109,17 @@ const (
 	nowhere                // not in the page cache
 )
 
+// PageCached reports whether the pages of f are in the page cache, when they are
+// in RAM, and not kept in another way (hugetlbfs, DAX).
+func PageCached(f *os.File) bool { return keeps(f) != nowhere }
+
+// Owns reports whether the process owns the file, or may do what its owner may.
+func Owns(info fs.FileInfo) bool { return owns(info) }
+
+// CanIncore reports whether the system has a call that tells which pages of a
+// mapping of a file are in RAM, mapped in or not.
+func CanIncore() bool { return canIncore() }
+
 // Cached counts by cachestat(2), which says 0 on some file systems whatever is
 // in RAM. fs.ErrPermission for a caller who may not know, ErrUnsupported where
 // there is no such call.

@@ -1,8 +1,10 @@
 package sys
 
 import (
+	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -133,4 +135,9 @@ func (s *Space) hugePages(at, n int) (pages int, err error) {
 		start = next
 	}
 	return pages, nil
+}
+
+func owns(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == unix.Geteuid() || hasCap(unix.CAP_FOWNER)
 }
