@@ -27,6 +27,8 @@ type File struct {
 	cur atomic.Pointer[generation]
 	old []*extent // replaced, but perhaps still held
 
+	room sys.Room // for the next mapping, see setAside; guarded by mu
+
 	locks  locker
 	syncer *syncer // nil where nothing reaches a file
 }

@@ -73,7 +73,7 @@ func BenchmarkLockLocked(b *testing.B) {
 func BenchmarkLockWarm(b *testing.B) {
 	const n = 256 << 20
 	needLockOf(b, n)
-	path := filepath.Join(b.TempDir(), "f")
+	path := filepath.Join(tempDir(b), "f")
 	file, err := os.Create(path)
 	check(b, err)
 	defer file.Close()

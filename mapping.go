@@ -79,7 +79,7 @@ func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 			err = e.space.Place(f.src.file, f.src.off-int64(lead), 0, lead+n, f.src.mode.access())
 		}
 	default:
-		e.space, err = sys.MapFile(f.src.file, f.src.off-int64(lead), lead+n, f.src.mode.access())
+		e.space, err = sys.MapFileIn(&f.room, f.src.file, f.src.off-int64(lead), lead+n, f.src.mode.access())
 	}
 	if err == nil && n > 0 {
 		err = f.adviseNew(e, e.base, e.delta+n)

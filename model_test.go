@@ -361,7 +361,7 @@ func canLock() bool {
 func TestModel(t *testing.T) {
 	needMaps(t)
 	prove.LeakCheck(t)
-	dir, can := t.TempDir(), canLock()
+	dir, can := tempDir(t), canLock()
 	rapid.Check(t, func(t *rapid.T) {
 		newModel(t, dir, rapid.SliceOfN(rapid.Byte(), 30, 300).Draw(t, "program"), can).run()
 	})
@@ -370,7 +370,7 @@ func TestModel(t *testing.T) {
 // FuzzFile runs the programs that the fuzzer thinks of.
 func FuzzFile(f *testing.F) {
 	needMaps(f)
-	dir, can := f.TempDir(), canLock() // each worker is a process
+	dir, can := tempDir(f), canLock() // each worker is a process
 	for seed := range int64(8) {
 		f.Add(pattern(200, seed))
 	}

@@ -259,10 +259,10 @@ func TestNoSuchPlace(t *testing.T) {
 func TestLinks(t *testing.T) {
 	needMaps(t)
 	prove.LeakCheck(t)
+	prove.WineLacks(t, "symbolic links: it says that it made one, and there is none")
 	dir := tempDir(t)
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
-	if err := os.Symlink("target", link); err != nil || os.Getenv("MMAPIO_WINE") != "" {
-		os.Remove(link)
+	if err := os.Symlink("target", link); err != nil {
 		t.Skip("no symbolic links here: ", err)
 	}
 	defer os.Remove(link)

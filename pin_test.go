@@ -22,7 +22,7 @@ func pinFile(t *testing.T, pages int) (f *mmapio.File, page int64) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	f, err = mmapio.Create(filepath.Join(t.TempDir(), "f"), int64(pages)*page)
+	f, err = mmapio.Create(filepath.Join(tempDir(t), "f"), int64(pages)*page)
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("this system cannot write through a mapping")
 	}

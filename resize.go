@@ -22,9 +22,12 @@ import (
 //
 // If Resize fails, length, blocks, mapping and locks are as they were. (On
 // Windows a shrink must unmap first; if the file cannot be mapped again after
-// it, the File is closed and the error says so.) ReadOnly: ErrReadOnly.
-// errors.ErrUnsupported for CopyOnWrite, with DropFD, and for a File that was
-// opened with Length.
+// it, the File is closed and the error says so. A growth that failed has to
+// unmap likewise, if it had made the file longer already; while memory is held,
+// or another process has the file mapped, it stays so, and the error says by
+// how much. There, to shrink is ErrBusy also for another File or process that
+// has the file mapped.) ReadOnly: ErrReadOnly. errors.ErrUnsupported for
+// CopyOnWrite, with DropFD, and for a File that was opened with Length.
 //
 // ftruncate(2), fallocate(2), SetEndOfFile.
 func (f *File) Resize(size int64) error {
@@ -52,12 +55,25 @@ func (f *File) Resize(size int64) error {
 	if err != nil {
 		return f.fail(op, err)
 	}
-	before, after := info.Size(), f.src.off+size
+	before, after, mapped := info.Size(), f.src.off+size, f.src.off+int64(len(g.data))
 	if size < int64(len(g.data)) {
 		return f.shrink(op, g, size, func() error { return f.setLength(before, after) })
 	}
-	if err := f.setBlocks(before, after, f.src.off+int64(len(g.data))); err != nil {
+	if after < before && !sys.CanReserve {
+		// Others made it longer, and it cannot be cut while it is mapped.
+		return f.shrink(op, g, size, func() error {
+			if err := f.setBlocks(before, after, mapped); err != nil {
+				return err
+			}
+			return f.setLength(before, after)
+		})
+	}
+	if err := f.setAside(size); err != nil {
 		return f.fail(op, err)
+	}
+	defer f.freeRoom()
+	if err := f.setBlocks(before, after, mapped); err != nil {
+		return f.takeBack(op, g, before, after, f.fail(op, err))
 	}
 	cut := noCut
 	if after < before {
@@ -66,10 +82,7 @@ func (f *File) Resize(size int64) error {
 		cut = func() error { return f.setLength(before, after) }
 	}
 	if err := f.grow(op, g, size, cut); err != nil {
-		if after > before {
-			f.src.file.Truncate(before) //nolint:errcheck // the first error counts
-		}
-		return err
+		return f.takeBack(op, g, before, after, err)
 	}
 	return nil
 }
@@ -326,7 +339,11 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		return err
 	}
 	if !sys.CanReserve {
-		return f.shrinkWhole(op, g, size, cut) // nobody enters g again
+		err := f.shrinkUnmapped(op, g, size, cut)
+		if f.cur.Load() == g {
+			readmit()
+		}
+		return err
 	}
 	defer readmit()
 	// A copier that is not counted and touches what is cut off faults, waits
@@ -363,35 +380,3 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 	l.mu.Unlock()
 	return nil
 }
-
-// shrinkWhole is shrink where a mapping comes and goes whole, and a file
-// cannot be cut while it is mapped.
-func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() error) error {
-	l := &f.locks
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	g.mem.retire() // nobody is inside: it is unmapped now
-	err := cut()
-	if errors.Is(err, sys.ErrInUse) {
-		err = ErrBusy // by another process
-	}
-	if err != nil {
-		err = f.fail(op, err)
-		size = int64(len(g.data))
-	}
-	next, mapErr := f.mapNew(op, size, size)
-	if mapErr == nil {
-		l.set.Truncate(int64(next.mem.delta) + size)
-		mapErr = f.lockAgain(op, next)
-	}
-	if mapErr != nil {
-		f.cur.Store(closedGeneration)
-		f.src.file.Close() //nolint:errcheck // the first error counts
-		return errors.Join(f.fail(op, errLost), mapErr, err)
-	}
-	f.cur.Store(next)
-	f.recount(next)
-	return err
-}
-
-var errLost error = &sentinel{"the file could not be mapped again and is closed", fs.ErrClosed}

@@ -148,9 +148,9 @@ func copyPages(op string, from, to *generation, lo, hi int) error {
 // copyChanged is copyPrivate where the kernel does not tell which pages are
 // private: those that differ.
 func copyChanged(op string, from, to *generation) error {
-	ps := sys.PageSize()
-	for lo := 0; lo < len(from.data); lo += ps {
-		hi := min(lo+ps, len(from.data))
+	ps, end := sys.PageSize(), min(len(from.data), len(to.data))
+	for lo := 0; lo < end; lo += ps {
+		hi := min(lo+ps, end)
 		same := false
 		err := Guard(func() error {
 			same = bytes.Equal(from.data[lo:hi], to.data[lo:hi])

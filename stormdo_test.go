@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -201,7 +202,9 @@ func (s *storm) lock(r *rand.Rand) {
 	case 5:
 		err = f.UnlockAll()
 	case 6:
-		s.result("verify", nil, f.VerifyLocked(off, n))
+		if err := f.VerifyLocked(off, n); runtime.GOOS == "linux" || !errors.Is(err, errors.ErrUnsupported) {
+			s.result("verify", nil, err)
+		}
 		for _, l := range f.LockedRanges() {
 			if l.Off < 0 || l.Len <= 0 || l.Off+l.Len > stormMost*pageSize {
 				s.wrong("lock", errors.New("a locked range that cannot be"))
@@ -279,7 +282,7 @@ func (s *storm) close(r *rand.Rand) {
 // land where the first one was.
 func (s *storm) decoy() func(r *rand.Rand) {
 	other := newStormPages(0xDEC0, stormMost)
-	path := filepath.Join(s.t.TempDir(), "decoy")
+	path := filepath.Join(tempDir(s.t), "decoy")
 	content := make([]byte, stormMost*pageSize)
 	for page := range int64(stormMost) {
 		other.pages[page].seq, other.pages[page].clean = 1, 0

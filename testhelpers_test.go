@@ -56,27 +56,10 @@ func endAt(n int64) int64 {
 
 var allModes = []mmapio.Mode{mmapio.ReadOnly, mmapio.ReadWrite, mmapio.CopyOnWrite}
 
-// tempDir is t.TempDir, but for Wine 8, which lacks a call that os.RemoveAll
-// needs. There files must be gone before the directory goes.
+// tempDir is t.TempDir where that works.
 func tempDir(t testing.TB) string {
 	t.Helper()
-	if os.Getenv("MMAPIO_WINE") == "" {
-		return t.TempDir()
-	}
-	dir, err := os.MkdirTemp("", "mmapio")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		list, _ := os.ReadDir(dir)
-		for _, e := range list {
-			os.Remove(filepath.Join(dir, e.Name()))
-		}
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
+	return prove.TempDir(t)
 }
 
 // pattern is n bytes in which no two stretches look alike.

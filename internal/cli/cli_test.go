@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // An outcome is what a user sees of a command.
@@ -37,7 +39,7 @@ func write(t *testing.T, name string, size int) string {
 // Wrong usage is status 2, one line that says what is wrong and one that says
 // where help is, and nothing on standard output.
 func TestUsage(t *testing.T) {
-	file := write(t, filepath.Join(t.TempDir(), "file"), 1)
+	file := write(t, filepath.Join(prove.TempDir(t), "file"), 1)
 	for _, tc := range []struct {
 		args []string
 		want string
@@ -95,7 +97,7 @@ func TestHelp(t *testing.T) {
 
 // Each verb names each path that is missing, once, and fails.
 func TestMissing(t *testing.T) {
-	dir := t.TempDir()
+	dir := prove.TempDir(t)
 	file := write(t, filepath.Join(dir, "file"), 1)
 	for _, verb := range []string{"lock", "status", "check"} {
 		got := run(t, verb, filepath.Join(dir, "no1"), file, filepath.Join(dir, "no2"))
@@ -119,7 +121,7 @@ type errWriter struct{}
 func (errWriter) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
 func TestOutputFails(t *testing.T) {
-	file := write(t, filepath.Join(t.TempDir(), "file"), 1)
+	file := write(t, filepath.Join(prove.TempDir(t), "file"), 1)
 	for _, args := range [][]string{{"status", file}, {"check", file}, {"lock", file}} {
 		if args[0] == "lock" {
 			needLock(t)

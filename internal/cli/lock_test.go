@@ -25,7 +25,7 @@ var page = prove.PageSize()
 
 func TestLockReport(t *testing.T) {
 	prove.Need(t, prove.Linux)
-	dir := t.TempDir()
+	dir := prove.TempDir(t)
 	one := write(t, filepath.Join(dir, "one"), 1)
 	three := write(t, filepath.Join(dir, "sub", "three"), 2*page+1)
 	empty := write(t, filepath.Join(dir, "zero"), 0)
@@ -51,7 +51,7 @@ func TestLockReport(t *testing.T) {
 }
 
 func TestLockNothing(t *testing.T) {
-	got := run(t, "lock", "--for", "0s", t.TempDir())
+	got := run(t, "lock", "--for", "0s", prove.TempDir(t))
 	if got.code != 0 || !strings.HasSuffix(got.stdout, "locked 0 files, 0 bytes (0 pages), confirmed by the kernel\n") {
 		t.Errorf("got %+v", got)
 	}
@@ -60,7 +60,7 @@ func TestLockNothing(t *testing.T) {
 // The time counts from when everything is locked.
 func TestLockFor(t *testing.T) {
 	needLock(t)
-	file := write(t, filepath.Join(t.TempDir(), "file"), 1)
+	file := write(t, filepath.Join(prove.TempDir(t), "file"), 1)
 	start := time.Now()
 	if got := run(t, "lock", file, "--for=300ms"); got.code != 0 {
 		t.Errorf("got %+v", got)
@@ -72,7 +72,7 @@ func TestLockFor(t *testing.T) {
 
 func TestLockEndsWithContext(t *testing.T) {
 	needLock(t)
-	file := write(t, filepath.Join(t.TempDir(), "file"), 1)
+	file := write(t, filepath.Join(prove.TempDir(t), "file"), 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	var out strings.Builder
@@ -82,7 +82,7 @@ func TestLockEndsWithContext(t *testing.T) {
 }
 
 func TestLockInterruptedBefore(t *testing.T) {
-	file := write(t, filepath.Join(t.TempDir(), "file"), 1)
+	file := write(t, filepath.Join(prove.TempDir(t), "file"), 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, stderr strings.Builder

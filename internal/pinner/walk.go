@@ -70,7 +70,8 @@ func (w *walker) dir(dir string) {
 		case e.IsDir():
 			w.dir(path)
 		case e.Type().IsRegular():
-			info, err := e.Info()
+			// Not e.Info: on Windows that is what the directory remembers.
+			info, err := os.Lstat(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // removed since: no longer below the directory
 			}

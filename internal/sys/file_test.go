@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 func TestDescribe(t *testing.T) {
@@ -82,7 +84,7 @@ func TestAllocateSize(t *testing.T) {
 }
 
 func TestSyncDir(t *testing.T) {
-	dir := tempDir(t)
+	dir := prove.TempDir(t)
 	lacks(t, SyncDir(dir), "durable directories")
 	if err := SyncDir(filepath.Join(dir, "none")); CanReserve && !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("SyncDir of nothing: %v", err)

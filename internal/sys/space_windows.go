@@ -76,12 +76,18 @@ func protection(a Access) (prot, access uint32) {
 // The section has the size of the file: CreateFileMapping makes a file longer
 // that is shorter than what it is asked for.
 func mapFile(f *os.File, off int64, n int, a Access) (*Space, error) {
+	return mapFileIn(&Room{}, f, off, n, a)
+}
+
+func mapFileIn(r *Room, f *os.File, off int64, n int, a Access) (*Space, error) {
 	prot, access := protection(a)
 	var addr uintptr
 	err := control(f, func(h windows.Handle) error {
 		section, err := windows.CreateFileMapping(h, nil, prot, 0, 0, nil)
 		if err == nil {
-			addr, err = windows.MapViewOfFile(section, access, uint32(off>>32), uint32(off), uintptr(n))
+			at := r.addr
+			r.Free()
+			addr, err = mapView(section, access, off, n, at)
 			_ = windows.CloseHandle(section) // the view keeps it
 		}
 		if err == nil {

@@ -87,6 +87,28 @@ func MapFile(f *os.File, off int64, n int, a Access) (*Space, error) {
 	return mapFile(f, off, n, a)
 }
 
+// A Room is address space that was set aside for a mapping that is to come, so
+// that this one cannot fail for want of it. It is for where files must be
+// unmapped to be cut (Windows); elsewhere it is nothing. The zero Room is none.
+type Room struct{ addr uintptr }
+
+// SetAside takes address space for a mapping of n bytes.
+func SetAside(n int) (Room, error) { return setAside(n) }
+
+// Free gives a Room back, if there is one.
+func (r *Room) Free() {
+	if r.addr != 0 {
+		r.free()
+	}
+	r.addr = 0
+}
+
+// MapFileIn is MapFile in a Room that is large enough, which ends with it. What
+// is mapped may lie elsewhere if another thread was faster.
+func MapFileIn(r *Room, f *os.File, off int64, n int, a Access) (*Space, error) {
+	return mapFileIn(r, f, off, n, a)
+}
+
 // MapAnon maps n bytes of zeroed private memory.
 func MapAnon(n int) (*Space, error) { return mapAnon(n) }
 

@@ -9,22 +9,9 @@ import (
 	"runtime/debug"
 	"testing"
 	"unsafe"
-)
 
-// tempDir is t.TempDir without os.RemoveAll, which Wine 8 lacks a call for.
-func tempDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "sys")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
+	"github.com/mmapio/mmapio/internal/prove"
+)
 
 // newFile makes a file of n bytes, each telling its page.
 func newFile(t *testing.T, n int) *os.File {
@@ -33,11 +20,10 @@ func newFile(t *testing.T, n int) *os.File {
 	for i := range data {
 		data[i] = byte(1 + i/PageSize())
 	}
-	name := filepath.Join(tempDir(t), "file")
+	name := filepath.Join(prove.TempDir(t), "file")
 	if err := os.WriteFile(name, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(name) })
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
