@@ -7,6 +7,7 @@ import (
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
 )
 
 // ReadAt copies len(p) bytes from offset off into p, as io.ReaderAt asks: it
@@ -139,9 +140,27 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 		if bad != nil {
 			return n, g.mem.faultOf(op, at, bad, store)
 		}
-		return n, g.mem.faultAt(op, at, store)
+		return n, g.mem.faultBetween(op, at, dst[n:n+step], src[n:n+step], store)
 	}
 	return n, nil
+}
+
+// faultBetween makes the error for a copy to or from off that has faulted. The
+// caller's side may be memory of this File too, lent by View or Update, and
+// then that may be what is bad.
+func (e *extent) faultBetween(op string, off int64, dst, src []byte, store bool) *FaultError {
+	theirs := dst
+	if store {
+		theirs = src
+	}
+	at, bad := fault.Bad(src, sys.PageSize())
+	if !bad {
+		at = fault.Start(dst) // so it was the store that failed
+	}
+	if first := fault.Start(theirs); bad == store && e.contains(first) {
+		return e.faultAt(op, e.offset(at), !bad)
+	}
+	return e.faultAt(op, off, store)
 }
 
 // stillThere is asked after a fault. Whoever took the memory away has it done

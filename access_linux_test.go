@@ -211,3 +211,40 @@ func TestSyscallConn(t *testing.T) {
 		}
 	}
 }
+
+// The caller's bytes may be the File's own. The error is about the page that
+// cannot be had, on whichever side it is.
+func TestCopyWithinCutFile(t *testing.T) {
+	prove.Need(t, prove.BusAddress, prove.FileEnd)
+	path, _ := patternFile(t, 4*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	const good, bad = 0, 3
+	for _, c := range []struct {
+		name string
+		copy func(b []byte) (int, error)
+		from int64 // the page that is lent
+		fail int64
+	}{
+		{"write from bad", func(b []byte) (int, error) { return f.WriteAt(b, good*pageSize) }, bad, bad},
+		{"write to bad", func(b []byte) (int, error) { return f.WriteAt(b, bad*pageSize) }, good, bad},
+		{"read into bad", func(b []byte) (int, error) { return f.ReadAt(b, good*pageSize) }, bad, bad},
+		{"read from bad", func(b []byte) (int, error) { return f.ReadAt(b, bad*pageSize) }, good, bad},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := os.Truncate(path, 4*pageSize); err != nil {
+				t.Fatal(err)
+			}
+			err := f.Update(c.from*pageSize, pageSize, func(b []byte) error {
+				if err := os.Truncate(path, 3*pageSize); err != nil {
+					return err
+				}
+				_, err := c.copy(b)
+				return err
+			})
+			var fe *mmapio.FaultError
+			if !errors.As(err, &fe) || fe.Off != c.fail*pageSize || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("got %v, want a fault at %d", err, c.fail*pageSize)
+			}
+		})
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"unsafe"
 )
 
 // addresser is what the runtime panics with for a fault whose address it knows.
@@ -61,6 +62,20 @@ func Loads(b *byte) (ok bool) {
 	}()
 	load(b)
 	return true
+}
+
+// Start returns the address of the first byte of b.
+func Start(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// Bad returns the address of the first byte of b that cannot be loaded. It
+// tries one byte a page.
+func Bad(b []byte, pageSize int) (addr uintptr, bad bool) {
+	for i := 0; i < len(b); i += pageSize - int(Start(b[i:])%uintptr(pageSize)) {
+		if !Loads(&b[i]) {
+			return Start(b[i:]), true
+		}
+	}
+	return 0, false
 }
 
 // load is not inlined, so that the compiler cannot drop it.
