@@ -28,6 +28,7 @@ type File struct {
 	old []*extent // replaced, but perhaps still held
 
 	room sys.Room // for the next mapping, see setAside; guarded by mu
+	closing atomic.Bool // a growth that reads from the disk gives way
 
 	locks  locker
 	syncer *syncer // nil where nothing reaches a file
@@ -99,6 +100,7 @@ func (f *File) SyscallConn() (syscall.RawConn, error) {
 // Close does not write anything: see [File.Sync]. As close(2) does, it drops
 // the process's POSIX record locks (fcntl F_SETLK) on the file.
 func (f *File) Close() error {
+	f.closing.Store(true)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.cur.Load()

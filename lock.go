@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strconv"
 	"sync"
 
 	"github.com/mmapio/mmapio/internal/limits"
@@ -31,6 +32,40 @@ import (
 //
 // mlock2(2) after madvise(2) with MADV_POPULATE_READ, mlock(2), VirtualLock.
 func (f *File) Lock(off, n int64) error { return f.lock("lock", off, n) }
+
+// LockMode says how firmly pages are kept in RAM.
+type LockMode int
+
+const (
+	// LockNone leaves it to the system what stays in RAM.
+	LockNone LockMode = iota
+	// LockNow brings pages in and keeps them.
+	LockNow
+	// LockOnFault keeps pages from the time on that they are first touched.
+	LockOnFault
+)
+
+func (m LockMode) String() string {
+	switch m {
+	case LockNone:
+		return "LockNone"
+	case LockNow:
+		return "LockNow"
+	case LockOnFault:
+		return "LockOnFault"
+	}
+	return "LockMode(" + strconv.Itoa(int(m)) + ")"
+}
+
+func (m LockMode) level() lockset.Level {
+	switch m {
+	case LockNow:
+		return lockset.Now
+	case LockOnFault:
+		return lockset.OnFault
+	}
+	return lockset.None
+}
 
 // LockOptions says how LockContext locks. The zero value is what Lock does.
 type LockOptions struct {

@@ -1,12 +1,14 @@
 package mmapio
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"weak"
 
+	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -89,8 +91,8 @@ func Map(f *os.File, opts *Options) (*File, error) {
 }
 
 // Anonymous maps zeroed memory with no file behind it, private to the process
-// and always ReadWrite. Options takes Reserve, Populate, NoDump and NoFork; nil
-// means the zero value. Sync does nothing and succeeds.
+// and always ReadWrite. Options takes Reserve, Lock, Populate, NoDump and
+// NoFork; nil means the zero value. Sync does nothing and succeeds.
 func Anonymous(size int64, opts *Options) (*File, error) {
 	o := copied(opts)
 	if err := o.check(opAnonymous, opAnonymous); err != nil {
@@ -290,11 +292,15 @@ func (f *File) start(op string, size int64) (*File, error) {
 	f.locks.init()
 	f.cur.Store(g)
 	if f.opts.Populate && size > 0 {
-		if err := f.bringIn(g, op, 0, size); err != nil {
-			f.cur.Store(closedGeneration)
-			g.mem.retire()
-			return nil, err
-		}
+		err = f.bringIn(g, op, 0, size)
+	}
+	if level := f.opts.Lock.level(); err == nil && level != lockset.None && size > 0 {
+		err = f.raise(context.Background(), &lockCall{op: op, n: size, level: level})
+	}
+	if err != nil {
+		f.endLocks(g)
+		g.mem.retire()
+		return nil, err
 	}
 	return f, nil
 }

@@ -89,6 +89,15 @@ type Options struct {
 	// Unsupported on Windows.
 	Reserve int64
 
+	// Lock keeps the whole mapping in RAM, and what Resize and Refresh add, as
+	// Lock does: before they return, and before anybody sees the new Size. If
+	// the pages cannot be locked, the open, Resize or Refresh fails with a
+	// [LockError] and is undone: file, length and blocks are as they were. It
+	// lasts until Unlock, which lowers it as any lock; what is added later is
+	// locked all the same. Unsupported where the system cannot lock pages, and
+	// LockOnFault on all but Linux 5.14 and later.
+	Lock LockMode
+
 	// Populate brings every page into memory before the open returns. If that
 	// fails the open fails.
 	Populate bool
@@ -121,6 +130,9 @@ func (o *Options) check(how, path string) error {
 	}
 	if o.Mode < ReadOnly || o.Mode > CopyOnWrite {
 		return bad("Mode", "there is no "+o.Mode.String())
+	}
+	if o.Lock < LockNone || o.Lock > LockOnFault {
+		return bad("Lock", "there is no "+o.Lock.String())
 	}
 	for _, n := range []struct {
 		field string
@@ -191,6 +203,13 @@ func (o *Options) supported(how, path string) error {
 	}
 	if o.Reserve > 0 && int64(int(o.Reserve)) != o.Reserve {
 		return missing("Reserve", tooLarge(o.Reserve))
+	}
+	switch {
+	case o.Lock == LockNone:
+	case !sys.Faults: // files are read into the heap
+		return missing("Lock", "this system cannot lock pages")
+	case o.Lock == LockOnFault && !sys.LocksOnFault():
+		return missing("Lock", "this system cannot lock pages as they come in; LockNow brings them in at once")
 	}
 	if o.NoDump && !sys.Advises(sys.NoDump) {
 		return missing("NoDump", "this system cannot keep pages out of core dumps")

@@ -1,0 +1,158 @@
+package mmapio
+
+import (
+	"errors"
+
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// handOver locks in the new generation what is locked in the old, window by
+// window: both map the same pages, so none is ever free to leave, and no more
+// than a window is charged twice. The caller holds locks.mu.
+// What is added is locked last, when all else is charged once. cut is the last
+// step; if it fails, the locks go back.
+func (f *File) handOver(op string, from, to *generation, t *tail, cut func() error) error {
+	l := &f.locks
+	var done []lockset.Run
+	for _, run := range l.set.Held(nil, 0, min(from.mem.mapped.Load(), to.mem.mapped.Load())) {
+		run.Hi = min(run.Hi, to.mem.mapped.Load())
+		window := int64(lockWindow)
+		for lo := run.Lo; lo < run.Hi; {
+			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
+			err := failpoint("lock")
+			if err == nil {
+				err = f.lockNew(to, part)
+			}
+			if isNoMemory(err) && part.Hi-part.Lo > int64(sys.PageSize()) {
+				// There may be room for less.
+				window = max(window/2, int64(sys.PageSize()))
+				continue
+			}
+			if isNoMemory(err) {
+				// There is room for nothing, so this page moves by being free
+				// for a moment.
+				f.kernelUnlock(from, part) //nolint:errcheck // it is locked again below
+				if err = f.lockNew(to, part); err != nil {
+					f.lockNew(from, part) //nolint:errcheck // what was locked a moment ago fits again
+				}
+			}
+			if err != nil {
+				f.kernelUnlock(to, part) //nolint:errcheck // what is locked of it
+				f.handBack(from, to, done)
+				call := &lockCall{op: op, off: max(run.Lo-int64(to.mem.delta), 0), n: run.Hi - run.Lo}
+				return f.lockErrorHeld(call, to, part.Lo, part.Hi, err, part.Hi-part.Lo)
+			}
+			f.kernelUnlock(from, part) //nolint:errcheck // the old mapping goes anyway
+			done = append(done, part)
+			lo = part.Hi
+		}
+	}
+	err := f.lockReadyTail(t, to)
+	if err == nil {
+		err = cut()
+	}
+	if err != nil {
+		f.unlockTail(t, to)
+		f.handBack(from, to, done)
+		return f.fail(op, err)
+	}
+	l.set.Truncate(int64(to.mem.delta + len(to.data)))
+	return nil
+}
+
+// lockNew locks a run in a generation that nobody knows yet.
+func (f *File) lockNew(g *generation, run lockset.Run) error {
+	lock := func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) }
+	if run.Level != lockset.Now {
+		return lock()
+	}
+	// A lock that begins or ends inside of a huge page takes all of that out
+	// of the mapping. So the pages come in after it, where that can be.
+	if sys.LocksOnFault() {
+		if err := lock(); err != nil {
+			return err
+		}
+	}
+	if err := f.populate(g, run.Lo, run.Hi); err != nil && !errors.Is(err, sys.ErrUnreadable) {
+		return err
+	}
+	if sys.LocksOnFault() {
+		return nil
+	}
+	return lock()
+}
+
+// keepIn brings the locked pages of [lo, hi) in again, after something that may
+// have taken them out of the mapping: what is not mapped is not locked. That
+// is a lock or unlock of a part of a huge page, and a cut of the file inside
+// of a folio (the kernel keeps files in folios of up to 2048 pages, and splits
+// the one that is cut). The caller holds locks.mu.
+func (f *File) keepIn(g *generation, lo, hi int64) {
+	if !sys.LocksOnFault() {
+		return
+	}
+	for _, run := range f.locks.set.Held(nil, lo, hi) {
+		if run.Level == lockset.Now {
+			lo, hi := max(run.Lo, lo), min(run.Hi, hi)
+			if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at < 0 {
+				continue
+			}
+			// Whatever stands in the way, VerifyLocked tells.
+			f.populate(g, lo, hi) //nolint:errcheck // as above
+		}
+	}
+}
+
+// folio is how many pages away a cut can reach, see keepIn.
+const folio = 2048
+
+// edges looks, before a run is locked or unlocked, which of its two ends lie
+// inside of a huge page. Then what it returns brings in again what the change
+// has taken out of the mapping beside them.
+func (f *File) edges(g *generation, run lockset.Run) (mend func()) {
+	if !sys.LocksOnFault() {
+		return func() {}
+	}
+	m, huge := g.mem, int64(sys.HugePage())
+	start := int64(m.space.Addr()) + int64(m.base)
+	inside := func(at int64) bool {
+		return (start+at)%huge != 0 && at > 0 && at < m.mapped.Load() && m.space.Huge(m.base+int(at))
+	}
+	low, high := inside(run.Lo), inside(run.Hi)
+	return func() {
+		if low {
+			f.keepIn(g, max(run.Lo-(start+run.Lo)%huge, 0), run.Lo)
+		}
+		if high {
+			f.keepIn(g, run.Hi, min(run.Hi+huge-(start+run.Hi)%huge, m.mapped.Load()))
+		}
+	}
+}
+
+// handBack undoes a part of handOver.
+func (f *File) handBack(from, to *generation, done []lockset.Run) {
+	for i := len(done) - 1; i >= 0; i-- {
+		lock := func() error {
+			return from.mem.space.Lock(from.mem.base+int(done[i].Lo), int(done[i].Hi-done[i].Lo))
+		}
+		err := lock()               // beside the new one, for which there was room on the way here
+		f.kernelUnlock(to, done[i]) //nolint:errcheck // the new mapping goes anyway
+		if err != nil {
+			lock() //nolint:errcheck // what was locked a moment ago fits again
+		}
+	}
+	f.keepIn(from, 0, from.mem.mapped.Load())
+}
+
+// lockAgain locks in a generation all that the books say. The caller holds
+// locks.mu.
+func (f *File) lockAgain(op string, g *generation) error {
+	for _, run := range f.locks.set.Held(nil, 0, g.mem.mapped.Load()) {
+		if err := f.lockNew(g, run); err != nil {
+			call := &lockCall{op: op, off: max(run.Lo-int64(g.mem.delta), 0), n: run.Hi - run.Lo}
+			return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, run.Hi-run.Lo)
+		}
+	}
+	return nil
+}
