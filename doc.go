@@ -39,9 +39,10 @@
 // [File.Lock] and [File.LockAll] bring pages into RAM and keep them there. The
 // locks of a File are a set of bytes: they may overlap, they do not disturb
 // each other, they go with the bytes through Resize, and an error leaves them
-// as they were. [File.VerifyLocked] asks the kernel. [LockError] says why a
-// lock was refused and what to do; the usual reason is RLIMIT_MEMLOCK, see
-// [ReadLockLimits] and [RaiseLockLimit].
+// as they were. With Options.Lock all that a File maps is locked, and what it
+// grows by before anybody sees it. [File.VerifyLocked] asks the kernel.
+// [LockError] says why a lock was refused and what to do; the usual reason is
+// RLIMIT_MEMLOCK, see [ReadLockLimits] and [RaiseLockLimit].
 //
 // # Errors
 //

@@ -53,6 +53,38 @@ func ExampleFile_VerifyLocked() {
 	// unlock: <nil>
 }
 
+func ExampleOptions_lock() {
+	page := int64(os.Getpagesize())
+	f, err := mmapio.Anonymous(2*page, &mmapio.Options{Lock: mmapio.LockNow})
+	if err != nil {
+		fmt.Println(err) // a LockError says what to do
+		return
+	}
+	defer f.Close()
+	fmt.Println("locked:", f.LockedBytes()/page)
+	err = f.Resize(5 * page) // what is added is locked too, or nothing is added
+	fmt.Println("locked:", f.LockedBytes()/page, err)
+	// Output:
+	// locked: 2
+	// locked: 5 <nil>
+}
+
+func ExampleLockMode() {
+	f, done := exampleFile()
+	defer done()
+
+	// A large file of which little is used: what was touched stays in RAM.
+	g, err := mmapio.OpenFile(f.Name(), &mmapio.Options{Lock: mmapio.LockOnFault})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer g.Close()
+	fmt.Println(mmapio.LockOnFault, g.VerifyLocked(0, g.Size()))
+	// Output:
+	// LockOnFault <nil>
+}
+
 func ExampleFile_LockContext() {
 	f, done := exampleFile()
 	defer done()

@@ -20,10 +20,7 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 		window := int64(lockWindow)
 		for lo := run.Lo; lo < run.Hi; {
 			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
-			err := failpoint("lock")
-			if err == nil {
-				err = f.lockNew(to, part)
-			}
+			err := f.lockNew(to, part)
 			if isNoMemory(err) && part.Hi-part.Lo > int64(sys.PageSize()) {
 				// There may be room for less.
 				window = max(window/2, int64(sys.PageSize()))
@@ -63,6 +60,9 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 
 // lockNew locks a run in a generation that nobody knows yet.
 func (f *File) lockNew(g *generation, run lockset.Run) error {
+	if err := failpoint("lock"); err != nil {
+		return err
+	}
 	lock := func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) }
 	if run.Level != lockset.Now {
 		return lock()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -34,7 +36,7 @@ func (f *File) freeRoom() { f.room.Free() }
 func (f *File) shrinkUnmapped(op string, g *generation, size int64, cut func() error) error {
 	if f.src.mode == CopyOnWrite {
 		// What was stored is in the old mapping only. No file is cut.
-		err := f.replace(op, g, size, func(from, to *generation) error { return f.copyPrivate(op, from, to) }, cut)
+		err := f.replace(op, g, size, nil, func(from, to *generation) error { return f.copyPrivate(op, from, to) }, cut)
 		if err == nil {
 			f.locks.mu.Lock()
 			f.letGo(f.cur.Load(), 0, maxInt64) // the page that was cut in the middle
@@ -77,6 +79,12 @@ func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() erro
 		l.set.Truncate(int64(next.mem.delta) + size)
 		for _, run := range l.set.Excess(nil, 0, maxInt64) {
 			l.set.Hold(run.Lo, run.Hi, run.Level) // wanted by what was cut off only
+		}
+		if was := int64(len(g.data)); size > was && f.opts.Lock != LockNone {
+			delta := int64(next.mem.delta)
+			l.set.Raise(delta+was, delta+size, lockset.Now)
+			lo, hi, _ := page.Outward(delta+was, delta+size, int64(sys.PageSize()))
+			l.set.Hold(lo, hi, lockset.Now)
 		}
 		if mapErr = f.lockAgain(op, next); mapErr != nil {
 			next.mem.retire()
