@@ -27,7 +27,7 @@ type File struct {
 	cur atomic.Pointer[generation]
 	old []*extent // replaced, but perhaps still held
 
-	room sys.Room // for the next mapping, see setAside; guarded by mu
+	room    sys.Room    // for the next mapping, see setAside; guarded by mu
 	closing atomic.Bool // a growth that reads from the disk gives way
 
 	locks  locker

@@ -62,11 +62,10 @@ func holdsPages(t testing.TB, f *mmapio.File, want []bool) {
 	kernelHolds(t, b, want)
 }
 
-// memoryOf is what the File maps: good as long as it is open.
-func memoryOf(t testing.TB, f *mmapio.File) (b []byte) {
+// memoryOf is what the File maps: good as long as it is open and keeps its size.
+func memoryOf(t testing.TB, f *mmapio.File) []byte {
 	t.Helper()
-	check(t, f.View(0, f.Size(), func(all []byte) error { b = all; return nil }))
-	return b
+	return mmapio.Memory(f)
 }
 
 // pageOf is the part of b that is on its nth page; the first and the last page

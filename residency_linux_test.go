@@ -327,8 +327,7 @@ func TestResidencyAnonymous(t *testing.T) {
 	if _, err := f.ReadAt(make([]byte, 8), 50*pageSize); err != nil { // the page of zeroes
 		t.Fatal(err)
 	}
-	var b []byte
-	f.View(0, f.Size(), func(p []byte) error { b = p; return nil })
+	b := memoryOf(t, f)
 	// Some kernels give memory to a page that is only read.
 	present := int64(prove.Count(prove.PresentPages(t, b)))
 	if present < 3 || present > 4 {

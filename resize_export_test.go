@@ -8,6 +8,10 @@ func SetFailpoint(step func(step string) error) (restore func()) {
 	return func() { failpoint = old }
 }
 
+// Memory is what the File maps, without a touch: to lend it brings pages in,
+// and then whoever looks which pages are there finds all.
+func Memory(f *File) []byte { return f.cur.Load().data }
+
 // Slack is the memory from the end of the File to the end of its last page:
 // what no slice of the API reaches, but a store that was under way while the
 // File was cut does, and another process.
