@@ -153,7 +153,7 @@ func (s *Set) Add(lo, last int) {
 		lo = end + 1
 	}
 	if s.paused.Load() > 0 {
-		s.Forget(from, last) // Pause may not have seen them
+		s.Forget(from, last+1) // Pause may not have seen them
 	}
 }
 

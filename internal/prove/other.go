@@ -41,6 +41,7 @@ func readVMAs(testing.TB, int, bool) []VMA                 { return nil }
 func vmas(int, string) ([]VMA, error)                      { return nil, errNotHere }
 func readPages(testing.TB, span) (present, swapped []bool) { return nil, nil }
 func openFDs() ([]string, error)                           { return nil, errNotHere }
+func countFaults(testing.TB) func() Faults                 { return nil }
 func newCgroup(testing.TB, int64) *Cgroup                  { return nil }
 
 func (*Cgroup) join(testing.TB, int)                    {}

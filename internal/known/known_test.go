@@ -1,0 +1,211 @@
+package known_test
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/mmapio/mmapio/internal/known"
+)
+
+// TestModel compares a Set with a slice of bools. Its timer never fires.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pages := rapid.SampledFrom([]int{1, 31, 64, 65, 300, 8192, 8193, 20000}).Draw(t, "pages")
+		locked := make([]bool, pages)
+		var s known.Set
+		s.Init(pages, time.Hour, keeper(locked))
+		defer s.Stop()
+		is := make([]bool, pages)
+		between := func() (lo, last int) {
+			lo = rapid.IntRange(0, pages-1).Draw(t, "lo")
+			return lo, rapid.IntRange(lo, min(pages-1, lo+rapid.SampledFrom([]int{0, 1, 63, 200, pages}).Draw(t, "up to"))).Draw(t, "last")
+		}
+		fill := func(b []bool, lo, last int, v bool) {
+			for i := lo; i <= last; i++ {
+				b[i] = v
+			}
+		}
+		resume := func() {}
+		paused := false
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(*rapid.T) {
+				lo, last := between()
+				s.Add(lo, last)
+				if !paused {
+					fill(is, lo, last, true)
+				}
+			},
+			"forget": func(*rapid.T) {
+				lo, last := between()
+				s.Forget(lo, last+1)
+				fill(is, lo, last, false)
+			},
+			"lock": func(*rapid.T) {
+				lo, last := between()
+				fill(locked, lo, last, true)
+			},
+			"unlock": func(*rapid.T) {
+				lo, last := between()
+				fill(locked, lo, last, false)
+				s.Forget(lo, last+1)
+				fill(is, lo, last, false)
+			},
+			"expire": func(*rapid.T) {
+				s.Expire()
+				for i := range is {
+					is[i] = is[i] && locked[i]
+				}
+			},
+			"pause": func(*rapid.T) {
+				if paused {
+					resume()
+				} else {
+					resume = s.Pause()
+					for i := range is {
+						is[i] = is[i] && locked[i]
+					}
+				}
+				paused = !paused
+			},
+			"": func(*rapid.T) {
+				lo, last := between()
+				first, end, all := last+1, lo-1, true
+				for i := lo; i <= last; i++ {
+					if !is[i] {
+						all, first, end = false, min(first, i), i
+					}
+				}
+				if got := s.Has(lo, last); got != all {
+					t.Fatalf("Has(%d, %d) = %v", lo, last, got)
+				}
+				a, b := s.Missing(lo, last)
+				if all != (a > b) || !all && (a != first || b != end) {
+					t.Fatalf("Missing(%d, %d) = %d, %d, want %d, %d", lo, last, a, b, first, end)
+				}
+			},
+		})
+		resume()
+	})
+}
+
+// keeper keeps the pages that are true.
+type keeper []bool
+
+func (k keeper) Keep(lo, hi int, keep func(lo, hi int)) {
+	for i := lo; i < min(hi, len(k)); i++ {
+		if k[i] {
+			keep(i, i+1)
+		}
+	}
+}
+
+// TestWere: what was forgotten by time can be asked for in one go, what was
+// forgotten for a reason cannot.
+func TestWere(t *testing.T) {
+	var s known.Set
+	s.Init(1000, time.Hour, nil)
+	defer s.Stop()
+	s.Add(66, 80)
+	s.Add(90, 100)
+	s.Forget(70, 71)
+	s.Expire()
+	for page, want := range map[int]int{66: 100, 80: 100, 90: 100, 100: 100, 65: -1, 70: -1, 81: -1, 999: -1} {
+		last, ok := s.Were(page)
+		if ok != (want >= 0) || ok && last != want {
+			t.Errorf("Were(%d) = %d, %v, want %d", page, last, ok, want)
+		}
+	}
+}
+
+// TestTimer: it fires without being asked, again after each new page, and not
+// for a Set that nobody has any more.
+func TestTimer(t *testing.T) {
+	s := new(known.Set)
+	s.Init(100, time.Millisecond, nil)
+	for range 3 {
+		s.Add(3, 70)
+		for s.Has(3, 70) || s.Has(3, 3) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	s.Stop()
+	s.Add(1, 1)
+	time.Sleep(20 * time.Millisecond) // a timer would have fired
+	if !s.Has(1, 1) {
+		t.Error("a timer after Stop")
+	}
+
+	gone := make(chan bool)
+	func() {
+		dropped := new(known.Set)
+		dropped.Init(100, time.Hour, nil)
+		dropped.Add(1, 1)
+		runtime.AddCleanup(dropped, func(c chan bool) { close(c) }, gone)
+	}()
+	for {
+		runtime.GC()
+		select {
+		case <-gone:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// TestNothingStays: whatever happens side by side, what was added before the
+// last expiry is forgotten, and a pause leaves nothing.
+func TestNothingStays(t *testing.T) {
+	var s known.Set
+	s.Init(20000, time.Hour, nil)
+	defer s.Stop()
+	for range 50 {
+		var wg sync.WaitGroup
+		for g := range 4 {
+			wg.Go(func() {
+				for i := range 200 {
+					page := (i*97 + g) % 20000
+					s.Add(page, min(page+g*50, 19999))
+				}
+			})
+		}
+		wg.Go(func() {
+			for range 20 {
+				s.Expire()
+			}
+		})
+		resume := s.Pause()
+		wg.Wait()
+		for page := range 20000 {
+			if s.Has(page, page) {
+				t.Fatalf("page %d is known in a pause", page)
+			}
+		}
+		resume()
+		s.Add(5, 15000)
+		s.Expire()
+		if first, last := s.Missing(0, 19999); first != 0 || last != 19999 || s.Has(5, 5) || s.Has(15000, 15000) {
+			t.Fatal("something is known after all was forgotten")
+		}
+	}
+}
+
+func BenchmarkHas(b *testing.B) {
+	var s known.Set
+	s.Init(1<<20, time.Hour, nil)
+	s.Add(0, 1<<20-1)
+	for name, n := range map[string]int{"1 page": 1, "2 words": 70, "256 pages": 256} {
+		b.Run(name, func(b *testing.B) {
+			page := 0
+			for b.Loop() {
+				if !s.Has(page, page+n-1) {
+					b.Fatal(page)
+				}
+				page = (page + 37) & (1<<19 - 1)
+			}
+		})
+	}
+}

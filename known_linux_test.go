@@ -1,0 +1,349 @@
+package mmapio_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// evict takes all pages of a file out of memory that f, opened without
+// Prefault, maps.
+func evict(t testing.TB, f *mmapio.File) {
+	t.Helper()
+	for range 100 {
+		if err := f.View(0, f.Size(), func(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }); err != nil {
+			t.Fatal(err)
+		}
+		dropCache(t, f.Name())
+		if _, in := prove.Resident(t, f.Name()); in == 0 {
+			return
+		}
+	}
+	t.Fatal("the pages do not leave")
+}
+
+// TestForgotten: a page that leaves memory is brought in by a system call again
+// once what was known is forgotten, and by a fault before.
+func TestForgotten(t *testing.T) {
+	prove.Need(t, prove.Linux, prove.Disk)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path := filepath.Join(prove.DiskDir(t), "file")
+	if err := os.WriteFile(path, pattern(4*pageSize, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range allModes {
+		dropCache(t, path)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode, Prefault: -1})
+		read := prove.CountFaults(t)
+		majors := func(what string, want int64) {
+			t.Helper()
+			before := read().Major
+			if err := readByte(f, 0); err != nil {
+				t.Fatal(err)
+			}
+			if n := read().Major - before; n != want {
+				t.Errorf("%v, %s: %d major faults, want %d", mode, what, n, want)
+			}
+		}
+		majors("cold", 0)
+		evict(t, f)
+		majors("gone, and not known to be", 1)
+		evict(t, f)
+		f.Expire()
+		if load, _ := f.Known(0, 1); load {
+			t.Errorf("%v: nothing was forgotten", mode)
+		}
+		majors("gone, and forgotten", 0)
+		if load, _ := f.Known(0, 1); !load {
+			t.Errorf("%v: not known after it was read", mode)
+		}
+		// What stays is found to be there all at once.
+		if _, err := f.ReadAt(make([]byte, f.Size()), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.View(0, f.Size(), touchSlice); err != nil {
+			t.Fatal(err)
+		}
+		f.Expire()
+		majors("still there, and forgotten", 0)
+		if load, _ := f.Known(0, int(f.Size())); !load {
+			t.Errorf("%v: a look at one page did not tell about its neighbours", mode)
+		}
+		mustClose(t, f)
+	}
+}
+
+// TestForgetsByItself has the timers do it.
+func TestForgetsByItself(t *testing.T) {
+	needFaults(t)
+	t.Cleanup(mmapio.KnownFor(20*time.Millisecond, time.Millisecond))
+	path, _ := patternFile(t, 3*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	store(t, f, 5, "x")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		load, put := f.Known(5, 1)
+		if !load && !put {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("still known: load %v, store %v", load, put)
+		}
+	}
+}
+
+// TestLockedStaysKnown: what is locked in memory is never asked about again,
+// until it is unlocked.
+func TestLockedStaysKnown(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	needLocks(t)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path, _ := patternFile(t, 6*pageSize)
+	for _, mode := range allModes {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode})
+		if err := f.Lock(pageSize+1, 2*pageSize); err != nil { // pages 1 to 3
+			t.Fatal(err)
+		}
+		is := func(what string, want string) {
+			t.Helper()
+			var got strings.Builder
+			for p := range int64(6) {
+				load, _ := f.Known(p*pageSize, 1)
+				got.WriteByte(".#"[map[bool]int{true: 1}[load]])
+			}
+			if got.String() != want {
+				t.Errorf("%v, %s: known are %s, want %s", mode, what, &got, want)
+			}
+		}
+		all := func() {
+			t.Helper()
+			if _, err := f.ReadAt(make([]byte, f.Size()), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all()
+		is("read", "######")
+		for range 3 {
+			f.Expire()
+			is("forgotten", ".###..")
+		}
+		if err := f.Unlock(2*pageSize, pageSize); err != nil {
+			t.Fatal(err)
+		}
+		is("one unlocked", ".#.#..")
+		all()
+		f.Expire()
+		is("one unlocked, and forgotten", ".#.#..")
+		if err := f.UnlockAll(); err != nil {
+			t.Fatal(err)
+		}
+		is("unlocked", "......")
+		mustClose(t, f)
+	}
+}
+
+// TestKnownWritable: what a sync writes back has to be made ready for stores
+// again, and so has everything after a moment, locked or not.
+func TestKnownWritable(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path, _ := patternFile(t, 4*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	for name, end := range map[string]func() error{
+		"Sync":      f.Sync,
+		"SyncRange": func() error { return f.SyncRange(0, f.Size()) },
+		"StartSync": func() error { return f.StartSync(0, f.Size()) },
+		"time":      func() error { f.Expire(); return nil },
+	} {
+		store(t, f, 5, "x")
+		if _, put := f.Known(0, int(pageSize)); !put {
+			t.Fatal("a page that was stored to is not known to be ready")
+		}
+		if _, put := f.Known(0, int(pageSize)+1); put {
+			t.Fatal("its neighbour is known, too")
+		}
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		if _, put := f.Known(5, 1); put {
+			t.Errorf("%s: still known to be ready", name)
+		}
+	}
+}
+
+// TestOnlyWhatIsStored: WriteAt and StoreAt make ready the pages that they
+// store to and no other, Update none, be it by a hole filled, a page dirtied or
+// a page copied.
+func TestOnlyWhatIsStored(t *testing.T) {
+	prove.Need(t, prove.Linux, prove.Disk)
+	path := filepath.Join(prove.DiskDir(t), "sparse")
+	o := mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 64 * pageSize, Sparse: true}
+	f := mustOpen(t, path, &o)
+	state := func() (blocks, dirty int64) {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		var st unix.Cachestat_t
+		if err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{}, &st, 0); errors.Is(err, unix.ENOSYS) {
+			t.Skip("no cachestat(2)")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		return info.Sys().(*syscall.Stat_t).Blocks * 512, int64(st.Dirty + st.Writeback)
+	}
+	if err := f.Update(0, f.Size(), touchSlice); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.UpdateChunks(0, f.Size(), 100, func(c mmapio.Chunk) error { return touchSlice(c.Data) }); err != nil {
+		t.Fatal(err)
+	}
+	if blocks, dirty := state(); blocks != 0 || dirty != 0 {
+		t.Errorf("to look at a file of holes gave it %d bytes of blocks, %d dirty pages", blocks, dirty)
+	}
+	store(t, f, 3*pageSize-1, "ab") // pages 2 and 3
+	if err := mmapio.StoreAt[uint64](f, 9*pageSize, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, dirty := state(); dirty != 3 {
+		t.Errorf("%d dirty pages after stores to 3", dirty)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if blocks, _ := state(); blocks != 3*pageSize {
+		t.Errorf("stores to 3 pages gave the file %d bytes of blocks", blocks)
+	}
+	mustClose(t, f)
+
+	f = mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
+	if err := f.Update(0, f.Size(), touchSlice); err != nil {
+		t.Fatal(err)
+	}
+	store(t, f, 5*pageSize-1, "ab")
+	if v := prove.Mapping(t, peek(t, f)); v.Anonymous != 2*pageSize {
+		t.Errorf("%d bytes were copied for stores to 2 pages", v.Anonymous)
+	}
+}
+
+// TestPrefault is about which ranges are brought in by those who lend them.
+func TestPrefault(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	const mib = 1 << 20
+	path, _ := patternFile(t, 4*mib)
+	for _, c := range []struct {
+		prefault, n int64
+		in          bool
+	}{
+		{0, mib, true}, {0, mib + 1, false}, {-1, 1, false}, {-1 << 63, 1, false},
+		{1, 1, true}, {1, 2, false}, {1<<63 - 1, 4 * mib, true}, {3 * mib, 3*mib + 1, false},
+	} {
+		lend := map[string]func(f *mmapio.File) error{
+			"View":   func(f *mmapio.File) error { return f.View(0, c.n, func([]byte) error { return nil }) },
+			"Update": func(f *mmapio.File) error { return f.Update(0, c.n, func([]byte) error { return nil }) },
+			"UpdateChunks": func(f *mmapio.File) error {
+				return f.UpdateChunks(0, c.n, c.n, func(mmapio.Chunk) error { return nil })
+			},
+			"Region": func(f *mmapio.File) error {
+				r, err := f.Region(0, c.n)
+				if err == nil {
+					r.Release()
+				}
+				return err
+			},
+			"ValuesAt": func(f *mmapio.File) error {
+				v, err := mmapio.ValuesAt[byte](f, 0, int(c.n))
+				if err == nil {
+					v.Release()
+				}
+				return err
+			},
+		}
+		for name, do := range lend {
+			f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Prefault: c.prefault})
+			// This View is wide enough not to be brought in, but with the largest limit.
+			if err := f.View(0, f.Size(), func(b []byte) error {
+				before := prove.Count(prove.PresentPages(t, b))
+				if err := do(f); err != nil {
+					t.Error(err)
+				}
+				if all := c.prefault > 4*mib; !all && before != 0 {
+					t.Errorf("%d pages are there before", before)
+				}
+				n := prove.Count(prove.PresentPages(t, b))
+				if c.in != (n >= int((c.n+pageSize-1)/pageSize)) || !c.in && n != 0 {
+					t.Errorf("Prefault %d, %s of %d bytes: %d pages are there", c.prefault, name, c.n, n)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			mustClose(t, f)
+		}
+	}
+	for _, prefault := range []int64{-5, 0, 5} {
+		f := opened(t)(mmapio.Anonymous(pageSize, &mmapio.Options{Prefault: prefault}))
+		store(t, f, 0, "anonymous")
+		mustClose(t, f)
+	}
+}
+
+// TestHugeSparse: what is known of a mapping takes memory for what is touched,
+// not for what is mapped.
+func TestHugeSparse(t *testing.T) {
+	prove.Need(t, prove.Linux, prove.Disk)
+	if strconv.IntSize == 32 {
+		t.Skip("no room for it")
+	}
+	path := filepath.Join(prove.DiskDir(t), "sparse")
+	size := int64(16<<40) - pageSize // the most that ext4 has
+	f, err := mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true})
+	if errors.Is(err, unix.EFBIG) || errors.Is(err, unix.ENOMEM) {
+		prove.Unable(t, "no file of 16 TiB here: %v", err)
+	}
+	f = opened(t)(f, err)
+	before := privateMemory(t)
+	for i := range int64(64) {
+		off := i * (size / 64)
+		store(t, f, off, "x")
+		if err := readByte(f, off+3*pageSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.GC()
+	if grown := privateMemory(t) - before; grown > 16<<20 {
+		t.Errorf("%d bytes of memory more for 128 pages of 16 TiB", grown)
+	}
+	runtime.KeepAlive(f)
+}
+
+// privateMemory is what the process has for itself, in bytes.
+func privateMemory(t testing.TB) (n int64) {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(status), "RssAnon:")
+	if _, err := fmt.Sscanf(rest, "%d kB", &n); !ok || err != nil {
+		t.Fatal("no RssAnon: ", err)
+	}
+	return n << 10
+}
