@@ -71,6 +71,9 @@ func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) {
 		ok := fault.Copy(g.data[off:off+int64(len(p))], p, g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
+		if ok && f.policy != nil {
+			return len(p), f.wrote("writeat", int64(len(p)), 1)
+		}
 		if ok {
 			return len(p), nil
 		}
@@ -94,6 +97,9 @@ func (f *File) writeAt(p []byte, off int64) (int, error) {
 		n, err := f.copyOver(op, g, g.data[off:off+int64(len(p))], p, off)
 		if err == errMoved { //nolint:errorlint // never wrapped
 			continue
+		}
+		if n > 0 {
+			err = f.also(err, op, int64(n), 1)
 		}
 		return n, err
 	}

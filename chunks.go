@@ -79,7 +79,7 @@ func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yie
 // UpdateChunks calls fn with the pieces that Chunks would yield, to be changed.
 // The first error of fn ends it and comes back as it is. Faults are handled as
 // in Update. ReadOnly: ErrReadOnly.
-func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) error {
+func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) (err error) {
 	const op = "updatechunks"
 	if _, err := f.current(op); err != nil {
 		return err
@@ -90,6 +90,12 @@ func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) error {
 	if size <= 0 {
 		return &RangeError{Op: op, Path: f.src.name, Off: off, Len: size, Size: f.Size()}
 	}
+	begun, open := false, int64(0) // the bytes of the piece that fn is at
+	defer func() {
+		if begun {
+			err = f.also(err, op, open, 1)
+		}
+	}()
 	return f.lend(op, off, n, nil, func(g *generation, b []byte) error {
 		ahead := newLookahead(f, g, op, off, n)
 		for at := int64(0); at < n; {
@@ -99,10 +105,14 @@ func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) error {
 					return err
 				}
 			}
+			begun, open = true, next-at
 			if err := fn(Chunk{off + at, b[at:next:next]}); err != nil {
 				return err
 			}
-			at = next
+			if err := f.also(nil, op, open, 0); err != nil {
+				return err
+			}
+			open, at = 0, next
 		}
 		return nil
 	})

@@ -32,6 +32,7 @@ type File struct {
 
 	locks  locker
 	syncer *syncer // nil where nothing reaches a file
+	policy *policy // nil if nothing is synced without being asked
 }
 
 // Open maps the whole of an existing file to be read. A file of zero length
@@ -97,10 +98,26 @@ func (f *File) SyscallConn() (syscall.RawConn, error) {
 // Region, Value or Values still uses stays mapped until they end; Close does
 // not wait for them. It waits for copying calls.
 //
-// Close does not write anything: see [File.Sync]. As close(2) does, it drops
-// the process's POSIX record locks (fcntl F_SETLK) on the file.
+// With Options.Sync it makes a last sync and returns its error; else it does not
+// write anything: see [File.Sync]. As close(2) does, it drops the process's
+// POSIX record locks (fcntl F_SETLK) on the file.
 func (f *File) Close() error {
 	f.closing.Store(true)
+	f.syncBeforeClose()
+	if err := f.closeMemory(); err != nil {
+		return err
+	}
+	err := f.syncAtClose()
+	if f.src.file != nil {
+		if late := f.src.file.Close(); late != nil && err == nil {
+			err = f.fail("close", late)
+		}
+	}
+	return err
+}
+
+// closeMemory ends everything but the descriptor.
+func (f *File) closeMemory() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := f.cur.Load()
@@ -111,12 +128,6 @@ func (f *File) Close() error {
 	g.mem.retire()
 	if g.mem.gated {
 		g.mem.copiers.Wait()
-	}
-	if f.src.file == nil {
-		return nil
-	}
-	if err := f.src.file.Close(); err != nil {
-		return f.fail("close", err)
 	}
 	return nil
 }

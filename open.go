@@ -261,6 +261,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 			return nil, pathError(op, name, err)
 		}
 	}
+	f.setPolicy(o.Sync)
 	f, err = f.start(op, length)
 	if err != nil {
 		if size > before && made == "" {

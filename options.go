@@ -109,6 +109,11 @@ type Options struct {
 	// answered. ReadAt, WriteAt, LoadAt, StoreAt, Chunks and Pages always bring in
 	// what they touch.
 	Prefault int64
+
+	// Sync says when what is written is synced without being asked. It needs
+	// ReadWrite and a descriptor.
+	Sync SyncPolicy
+
 	// NoDump keeps the pages out of core dumps (Linux, FreeBSD, DragonFly).
 	NoDump bool
 	// NoFork keeps the pages out of child processes (Linux and the BSDs). A
@@ -142,11 +147,15 @@ func (o *Options) check(how, path string) error {
 			return bad(n.field, "is negative: "+strconv.FormatInt(n.value, 10))
 		}
 	}
+	if reason := o.Sync.check(); reason != "" {
+		return bad("Sync", reason)
+	}
 	if how == opAnonymous {
 		if field := first(use{"Mode", o.Mode == CopyOnWrite}, use{"Create", o.Create},
 			use{"Exclusive", o.Exclusive}, use{"Truncate", o.Truncate}, use{"Perm", o.Perm != 0},
 			use{"MinSize", o.MinSize != 0}, use{"Sparse", o.Sparse}, use{"Offset", o.Offset != 0},
-			use{"Length", o.Length != 0}, use{"DropFD", o.DropFD}); field != "" {
+			use{"Length", o.Length != 0}, use{"DropFD", o.DropFD},
+			use{"Sync", o.Sync != SyncPolicy{}}); field != "" {
 			return bad(field, "means nothing for memory with no file behind it")
 		}
 		return nil
@@ -159,11 +168,14 @@ func (o *Options) check(how, path string) error {
 	}
 	if o.Mode != ReadWrite {
 		if field := first(use{"Create", o.Create}, use{"Exclusive", o.Exclusive}, use{"Truncate", o.Truncate},
-			use{"MinSize", o.MinSize != 0}, use{"Sparse", o.Sparse}); field != "" {
+			use{"MinSize", o.MinSize != 0}, use{"Sparse", o.Sparse},
+			use{"Sync", o.Sync != SyncPolicy{}}); field != "" {
 			return bad(field, "needs Mode ReadWrite, not "+o.Mode.String())
 		}
 	}
 	switch {
+	case o.Sync != SyncPolicy{} && o.DropFD:
+		return bad("Sync", "needs the descriptor that DropFD closes")
 	case o.Exclusive && !o.Create:
 		return bad("Exclusive", "needs Create")
 	case o.Perm != 0 && !o.Create:

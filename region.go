@@ -95,6 +95,9 @@ func (h *hold) take(f *File, op string, off, n int64, owner any) error {
 		return err
 	}
 	h.file = f
+	if f.policy != nil {
+		f.policy.hold()
+	}
 	h.held.Store(&held{f, g, off, g.data[off : off+n : off+n]})
 	if debugLeaks() {
 		h.leak = runtime.AddCleanup(h, reportLeak, fmt.Sprintf("%T of %s [%d, %d) made at\n%s",
@@ -105,6 +108,9 @@ func (h *hold) take(f *File, op string, off, n int64, owner any) error {
 
 func (h *hold) release() {
 	if was := h.held.Swap(nil); was != nil {
+		if p := was.file.policy; p != nil {
+			p.release()
+		}
 		was.gen.mem.holders.Release()
 		if debugLeaks() {
 			h.leak.Stop()

@@ -98,7 +98,7 @@ func (f *File) StartSync(off, n int64) error {
 		return f.fail(op, err)
 	}
 	defer f.src.writingBack()()
-	return f.syncFailed(op, s.remember(f.mapped(op, func(g *generation) error {
+	return f.syncFailed(op, s.remember(true, f.mapped(op, func(g *generation) error {
 		if err := f.within(op, g, off, n); err != nil {
 			return err
 		}
@@ -128,11 +128,13 @@ func (f *File) syncFailed(op string, err error) error {
 		return nil
 	case errors.As(err, &re):
 		return re
-	case errors.Is(err, fs.ErrClosed):
+	case isClosed(err):
 		err = fs.ErrClosed // it was Close that took the descriptor away
 	}
 	return f.fail(op, underlying(err))
 }
+
+func isClosed(err error) bool { return errors.Is(err, fs.ErrClosed) }
 
 func (f *File) checkRange(op string, off, n int64) error {
 	g, err := f.current(op)
@@ -222,6 +224,8 @@ type syncer struct {
 	src *source
 	dir string // of a file that the File made: it has a new entry
 
+	policy *policy // nil: none
+
 	failed atomic.Pointer[failure]
 	asked  atomic.Uint64 // calls of all
 
@@ -256,27 +260,39 @@ func (s *syncer) earlier() error {
 	return f.err
 }
 
-// remember takes note of an error and returns it.
-func (s *syncer) remember(err error) error {
+// remember takes note of an error and returns it; told says to the caller.
+func (s *syncer) remember(told bool, err error) error {
 	var re *RangeError
-	if err == nil || errors.As(err, &re) || errors.Is(err, fs.ErrClosed) {
+	if err == nil || errors.As(err, &re) || isClosed(err) {
 		return err // says nothing about the disk
 	}
 	f := &failure{err: underlying(err)}
-	f.told.Store(true)
+	f.told.Store(told)
 	s.failed.CompareAndSwap(nil, f)
 	return err
 }
 
 // all makes the whole file durable. flush is called first where the system
 // needs it.
-func (s *syncer) all(flush func() error) error {
+func (s *syncer) all(flush func() error) error { return s.whole(true, flush) }
+
+// quietly is all for one who tells nobody what comes of it.
+func (s *syncer) quietly(flush func() error) error { return s.whole(false, flush) }
+
+// part makes durable what do does.
+func (s *syncer) part(do func() error) error { return s.locked(true, do) }
+
+func (s *syncer) whole(told bool, flush func() error) error {
 	ticket := s.asked.Add(1)
-	return s.part(func() error {
+	return s.locked(told, func() error {
 		if s.covered >= ticket {
 			return nil // by a call that began after this one
 		}
 		covered := s.asked.Load()
+		if p := s.policy; p != nil {
+			p.bytes.Store(0)
+			p.writes.Store(0)
+		}
 		if sys.FlushBeforeSync && flush != nil {
 			if err := flush(); err != nil {
 				return err
@@ -290,21 +306,28 @@ func (s *syncer) all(flush func() error) error {
 	})
 }
 
-// part makes durable what do does, and the entry in the directory.
-func (s *syncer) part(do func() error) error {
+// locked calls do, unless that is in vain, and makes the entry in the directory
+// durable.
+func (s *syncer) locked(told bool, do func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.earlier(); err != nil {
-		return err
+	if f := s.failed.Load(); f != nil {
+		if told {
+			return s.earlier()
+		}
+		return f.err
 	}
 	defer s.src.writingBack()()
-	if err := s.remember(do()); err != nil {
+	if err := s.remember(told, do()); err != nil {
 		return err
 	}
 	if s.dir == "" || s.entered {
 		return nil
 	}
 	if err := s.syncDir(); err != nil {
+		if !told {
+			s.remember(told, err) //nolint:errcheck // or nobody would hear of it
+		}
 		return err // not for ever: nothing was dropped
 	}
 	s.entered = true

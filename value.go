@@ -47,14 +47,21 @@ func StoreAt[T any](f *File, off int64, v T) error {
 		if g := f.cur.Load(); g.has(off, int(n)) && !g.mem.gated && g.mem.storable(off, int(n)) {
 			ok := fault.Store(unsafe.Pointer(&g.data[off]), unsafe.Pointer(&v), n, g.mem.area.Lo, g.mem.area.Hi)
 			runtime.KeepAlive(g)
+			if ok && f.policy != nil {
+				return f.wrote(op, int64(n), 1)
+			}
 			if ok {
 				return nil
 			}
 		}
 	}
-	return f.touch(op, off, typeOf[T](), true, func(g *generation) bool {
+	err := f.touch(op, off, typeOf[T](), true, func(g *generation) bool {
 		return fault.Store(unsafe.Pointer(&g.data[off]), unsafe.Pointer(&v), n, g.mem.area.Lo, g.mem.area.Hi)
 	})
+	if err == nil {
+		err = f.also(nil, op, int64(n), 1)
+	}
+	return err
 }
 
 // touch is the careful way of LoadAt and StoreAt.

@@ -31,6 +31,9 @@ func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 		}
 		return f.fail("update", ErrReadOnly)
 	}
+	if f.policy != nil {
+		return f.update(off, n, fn)
+	}
 	return f.lend("update", off, n, fn, nil)
 }
 

@@ -1,0 +1,17 @@
+package mmapio
+
+// Asked counts the syncs of the whole file that were begun or waited for.
+func Asked(f *File) uint64 { return f.syncer.asked.Load() }
+
+// Covered says up to which of them all is done.
+func Covered(f *File) uint64 {
+	f.syncer.mu.Lock()
+	defer f.syncer.mu.Unlock()
+	return f.syncer.covered
+}
+
+// Armed says whether a tick of the policy's timer is to come.
+func Armed(f *File) bool { return f.policy.armed.Load() }
+
+// SyncFailed says whether a sync has failed, in the background perhaps.
+func SyncFailed(f *File) bool { return f.syncer.failed.Load() != nil }
