@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"cmp"
 	"errors"
 	"math/bits"
 	"os"
@@ -133,7 +134,12 @@ func (f *File) ready(g *generation, off int64, n int, store bool) error {
 		return nil
 	}
 	ps := sys.PageSize()
-	err := e.space.Populate(e.base+lo*ps, (last-lo+1)*ps, store)
+	var err error
+	if at, size := e.base+lo*ps, (last-lo+1)*ps; f.anonymous() && !store {
+		err = e.swapIn(at, size)
+	} else {
+		err = e.space.Populate(at, size, store)
+	}
 	if errors.Is(err, sys.ErrUnsupported) {
 		start := int64(lo*ps - e.delta)
 		err = f.readThrough(start, start+int64((last-lo+1)*ps), int64(len(g.data)))
@@ -149,6 +155,22 @@ func (f *File) ready(g *generation, off int64, n int, store bool) error {
 		e.writable.Add(lo, last)
 	}
 	return nil
+}
+
+// swapIn brings in what is in swap of memory with no file behind it. The rest
+// has no disk to wait for, and to load it would give it memory where the kernel
+// has no page of zeroes.
+func (e *extent) swapIn(at, n int) error {
+	var first error
+	err := e.space.Copies(at, n, func(lo, hi int, present bool) {
+		if !present && first == nil {
+			first = e.space.Populate(lo, hi-lo, false)
+		}
+	})
+	if errors.Is(err, sys.ErrUnsupported) {
+		err = e.space.Populate(at, n, false)
+	}
+	return cmp.Or(err, first)
 }
 
 // stillIn reports whether pages that were known until a moment ago are still in
