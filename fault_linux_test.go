@@ -7,11 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -21,65 +19,8 @@ import (
 	"github.com/mmapio/mmapio/internal/slowfs"
 )
 
-// runFault starts a fault child and does what it asks for.
-func runFault(t *testing.T, act, path string, verbs map[string]func()) prove.Result {
-	t.Helper()
-	p := faultChild.Start(t, prove.Args(act, path))
-	for {
-		line, ok := p.Line()
-		if !ok {
-			return p.Wait()
-		}
-		if what, ok := strings.CutPrefix(line, "ask "); ok {
-			verbs[what]()
-			p.Send("done")
-		}
-	}
-}
-
-func wantDeath(t *testing.T, res prove.Result, signal string) {
-	t.Helper()
-	// Go's handler turns the signal into a message and exit status 2.
-	if res.Code != 2 || !strings.Contains(res.Output, signal) {
-		t.Errorf("did not die of %s: %v", signal, res)
-	}
-}
-
-// TestCut cuts the file of another process under every kind of access.
-func TestCut(t *testing.T) {
-	prove.Need(t, prove.BusAddress, prove.FileEnd)
-	for name := range acts {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path, _ := patternFile(t, filePages*pageSize)
-			if res := runFault(t, name, path, cutting(t, path)); res.Code != 0 {
-				t.Error(res)
-			}
-		})
-	}
-}
-
-// TestCutDies is the control of TestCut, and shows what no guard can catch.
-func TestCutDies(t *testing.T) {
-	prove.Need(t, prove.Linux)
-	deaths := map[string]string{
-		"plain load": "SIGBUS", "plain store": "SIGBUS", "plain store into read-only": "SIGSEGV",
-		"Region unguarded": "SIGBUS", "goroutine": "SIGBUS", "send": "SIGBUS", "println": "SIGBUS",
-	}
-	if raceBuild() {
-		deaths["atomic"] = "fatal error"
-	}
-	for name, signal := range deaths {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path, _ := patternFile(t, filePages*pageSize)
-			wantDeath(t, runFault(t, name, path, cutting(t, path)), signal)
-		})
-	}
-}
-
-// soloActs open the file themselves.
-var soloActs = map[string]func(t testing.TB, path string){
+// systemActs are those that take a system call of this system.
+var systemActs = map[string]func(t testing.TB, path string){
 	"plain load": func(t testing.TB, path string) {
 		b := plainMap(t, path, syscall.PROT_READ)
 		ask(t, "cut")
@@ -92,36 +33,6 @@ var soloActs = map[string]func(t testing.TB, path string){
 	},
 	"plain store into read-only": func(t testing.TB, path string) {
 		plainMap(t, path, syscall.PROT_READ)[0] = 1
-	},
-	"Region unguarded": func(t testing.TB, path string) {
-		f := mustOpen(t, path, nil)
-		r, err := f.Region(0, f.Size())
-		if err != nil {
-			t.Fatal(err)
-		}
-		ask(t, "cut")
-		sum(r.Bytes())
-	},
-	"goroutine": lastPage(func(b []byte) {
-		done := make(chan struct{})
-		go func() { defer close(done); sum(b) }()
-		<-done
-	}),
-	// What a plain ch <- *v does. (The race detector has the value copied
-	// before it is sent.)
-	"send": lastPage(func(b []byte) {
-		ch := make(chan [64]byte, 1)
-		v := reflect.NewAt(reflect.TypeFor[[64]byte](), unsafe.Pointer(&b[0]))
-		reflect.ValueOf(ch).Send(v.Elem())
-	}),
-	"println": lastPage(func(b []byte) { println(unsafe.String(&b[0], 8)) }),
-	// Only with the race detector, which does it in C.
-	"atomic": func(t testing.TB, path string) {
-		v, err := mmapio.ValueAt[atomic.Uint64](mustOpen(t, path, nil), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = mmapio.Guard(func() error { v.Ptr().Add(1); return nil })
 	},
 	"eio": eioAct, "full": fullAct,
 }
@@ -394,4 +305,19 @@ func fullAct(t testing.TB, path string) {
 	if got := onDisk(t, path)[9:][:len(p)]; !bytes.Equal(got, p) {
 		t.Error("what was written is not there")
 	}
+}
+
+// plainMap maps a file as every program does.
+func plainMap(t testing.TB, path string, prot int) []byte {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := syscall.Mmap(int(f.Fd()), 0, int(sizeOnDisk(t, path)), prot, syscall.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

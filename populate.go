@@ -44,7 +44,11 @@ func (f *File) readThrough(off, end, size int64) error {
 		off += int64(n)
 		switch {
 		case errors.Is(err, io.EOF):
-			return sys.ErrUnreadable
+			// The page in which the file ends is there as a whole.
+			if there, _ := page.Up(f.src.off+off, int64(sys.PageSize())); there < f.src.off+end {
+				return sys.ErrUnreadable
+			}
+			return nil
 		case err != nil:
 			return underlying(err)
 		}

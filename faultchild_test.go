@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -38,13 +37,20 @@ func ask(t testing.TB, what string) {
 var stdin = bufio.NewReader(os.Stdin)
 
 // faultChild touches memory that is not there. Its arguments are the name of
-// an act and the path of a file. What it finds wrong makes its exit status 1;
+// an act and the path of a file; a third makes its faults in-page errors. What it finds wrong makes its exit status 1;
 // a fault that nobody caught makes it 2, which is how Go programs end of
 // SIGBUS and SIGSEGV.
 var faultChild = prove.Register("fault", func(args []string) int {
 	t, act := prove.T(), acts[args[0]]
+	if len(args) > 2 {
+		inPageErrors(t)
+	}
 	if act.do == nil {
-		soloActs[args[0]](t, args[1])
+		act := soloActs[args[0]]
+		if act == nil {
+			act = systemActs[args[0]]
+		}
+		act(t, args[1])
 		return 0
 	}
 	f := mustOpen(t, args[1], &mmapio.Options{Mode: mmapio.ReadWrite})
@@ -276,10 +282,13 @@ var acts = map[string]act{
 		return inner
 	}},
 	"View far in View": {op: "view", do: func(s *scene) error {
-		// The bad page lies before the inner one's range.
-		return s.f.View(0, s.size, func(all []byte) error {
+		// The bad page lies before the inner one's range. Nothing looks for bad
+		// pages beforehand, or the inner one would find its own.
+		f := mustOpen(s.T, s.path, &mmapio.Options{Mode: mmapio.ReadWrite, Prefault: -1})
+		defer f.Close()
+		return f.View(0, s.size, func(all []byte) error {
 			s.cut()
-			return s.f.View(s.size-pageSize, pageSize, func([]byte) error {
+			return f.View(s.size-pageSize, pageSize, func([]byte) error {
 				sum(all)
 				return nil
 			})
@@ -350,28 +359,9 @@ func lastPage(fn func(b []byte)) func(t testing.TB, path string) {
 	}
 }
 
-// plainMap maps a file as every program does.
-func plainMap(t testing.TB, path string, prot int) []byte {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b, err := syscall.Mmap(int(f.Fd()), 0, int(sizeOnDisk(t, path)), prot, syscall.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // cutting are the verbs of a file that is to be cut and to grow again.
 func cutting(t *testing.T, path string) map[string]func() {
-	truncate := func(size int64) {
-		if err := os.Truncate(path, size); err != nil {
-			t.Error(err)
-		}
-	}
+	truncate := func(size int64) { prove.Truncate(t, path, size) }
 	cut := func() { truncate(cutPages*pageSize + cutRest) }
 	return map[string]func(){
 		"cut":  cut,
