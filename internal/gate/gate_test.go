@@ -106,7 +106,7 @@ func TestWait(t *testing.T) {
 						return
 					}
 					inside.Add(1)
-					if inside.Load()%3 == 0 {
+					if inside.Load()%3 == 0 || runtime.GOARCH == "wasm" { // nothing is preempted there
 						runtime.Gosched()
 					}
 					inside.Add(-1)
