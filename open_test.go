@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -242,7 +241,7 @@ func TestNoSuchPlace(t *testing.T) {
 		{missing, &rw, fs.ErrNotExist},
 		{missing, &mmapio.Options{Mode: mmapio.ReadWrite, Truncate: true, MinSize: 5}, fs.ErrNotExist},
 		{below, &create, fs.ErrNotExist},
-		{"", nil, fs.ErrNotExist},
+		{"", nil, errNoName},
 		{dir, nil, fs.ErrInvalid},
 		{dir, &rw, fs.ErrInvalid},
 		{dir, &create, fs.ErrInvalid},
@@ -250,9 +249,6 @@ func TestNoSuchPlace(t *testing.T) {
 		{os.DevNull, &create, fs.ErrInvalid},
 		{dir, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, Exclusive: true}, fs.ErrExist},
 	} {
-		if tt.name == "" && runtime.GOOS == "wasip1" {
-			continue // EINVAL, which is neither
-		}
 		_, err := mmapio.OpenFile(tt.name, tt.o)
 		wantPathError(t, err, "open", tt.name, tt.is)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"github.com/mmapio/mmapio"
@@ -24,6 +25,9 @@ var maps = runtime.GOOS != "js" && runtime.GOOS != "wasip1" && runtime.GOOS != "
 
 // slow says that every call costs many times what it costs natively.
 var slow = prove.Missing(prove.Linux) != ""
+
+// errNoName is what an empty name comes to: to WASI it is no name at all.
+var errNoName = map[bool]error{false: fs.ErrNotExist, true: syscall.EINVAL}[runtime.GOOS == "wasip1"]
 
 func needMaps(t testing.TB) {
 	t.Helper()
