@@ -29,6 +29,7 @@ type File struct {
 
 	room    sys.Room    // for the next mapping, see setAside; guarded by mu
 	closing atomic.Bool // a growth that reads from the disk gives way
+	glance  glance      // guarded by mu
 
 	locks  locker
 	syncer *syncer // nil where nothing reaches a file

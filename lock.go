@@ -9,7 +9,6 @@ import (
 
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/lockset"
-	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -18,9 +17,13 @@ import (
 //
 // Locking is not counted: once unlocked is unlocked, however often it was
 // locked. It is kept to the byte, though the kernel locks pages: a page stays
-// in RAM as long as any byte on it is locked, or any [Pin] covers one. To lock
-// what is locked makes no system call. The range needs no alignment. With
-// n == 0 nothing is done, at any offset.
+// in RAM as long as any byte on it is locked, or any [Pin] covers one. The
+// range needs no alignment. With n == 0 nothing is done, at any offset.
+//
+// To lock what is locked makes no system call. So it brings nothing back that
+// left because another process cut the file and made it longer again: what is
+// no longer there VerifyLocked finds, and after it Lock brings it back.
+// Refresh does both.
 //
 // In a CopyOnWrite File locking copies nothing; a page that is stored to later
 // is copied, and the copy is locked. Locks belong to this process and this
@@ -154,9 +157,10 @@ func (f *File) LockedBytes() int64 {
 // VerifyLocked asks the kernel whether it really holds the pages of
 // [off, off+n) in RAM. If not, it returns a [LockError] that names the first
 // page that is not locked or, where it was locked by more than LockOnFault,
-// not in RAM: another process may have cut the file. It needs no privilege.
-// errors.ErrUnsupported where the kernel does not tell (all but Linux and
-// Windows).
+// not in RAM: another process may have cut the file. From then on the File
+// knows what is missing, so that the next Lock or Pin there brings it in
+// again. VerifyLocked needs no privilege. errors.ErrUnsupported where the
+// kernel does not tell (all but Linux and Windows).
 func (f *File) VerifyLocked(off, n int64) error { return f.verify("verifylocked", off, n) }
 
 // LockLimits says how much memory this process may lock, in bytes.
@@ -312,60 +316,4 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 func (f *File) kernelUnlock(g *generation, run lockset.Run) error {
 	defer g.mem.forget(run.Lo, run.Hi) // that they cannot leave
 	return g.mem.space.Unlock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
-}
-
-func (f *File) verify(op string, off, n int64) error {
-	l := &f.locks
-	l.mu.Lock()
-	g, lo, hi, err := f.lockRange(op, off, n)
-	if err == nil && n == 0 {
-		err = f.within(op, g, off, n)
-	}
-	if err != nil || n == 0 {
-		l.mu.Unlock()
-		return err
-	}
-	// What is only locked on fault need not be there.
-	present := l.set.Missing(nil, lo, hi, lockset.Now)
-	pass, ok := g.mem.calls.Enter()
-	l.mu.Unlock()
-	if !ok {
-		if _, err := f.current(op); err != nil {
-			return err
-		}
-		return f.verify(op, off, n)
-	}
-	defer pass.Leave()
-
-	ps := int64(sys.PageSize())
-	first, last, _ := page.Outward(lo, hi, ps)
-	bad, err := g.mem.space.Unlocked(g.mem.base+int(first), int(last-first))
-	if err != nil {
-		return f.fail(op, err)
-	}
-	if bad >= 0 {
-		return f.notHeld(op, g, int64(bad-g.mem.base-g.mem.delta), errNotLocked)
-	}
-	for _, run := range present {
-		if run.Level != lockset.OnFault {
-			return f.notHeld(op, g, run.Lo-int64(g.mem.delta), errNotLocked)
-		}
-	}
-	onFault := append(present, lockset.Run{Lo: last, Hi: last})
-	for at := first; at < last; {
-		end := min(onFault[0].Lo, last)
-		if at >= end {
-			at, onFault = max(at, onFault[0].Hi), onFault[1:]
-			continue
-		}
-		bad, err := g.mem.space.Absent(g.mem.base+int(at), int(end-at))
-		if err != nil {
-			return f.fail(op, err)
-		}
-		if bad >= 0 {
-			return f.notHeld(op, g, int64(bad-g.mem.base-g.mem.delta), errNotPresent)
-		}
-		at = end
-	}
-	return nil
 }

@@ -295,7 +295,7 @@ func TestProofVerifyLocked(t *testing.T) {
 }
 
 // wantNotHeld wants the error of VerifyLocked that names a page.
-func wantNotHeld(t *testing.T, f *mmapio.File, err error, page int) *mmapio.LockError {
+func wantNotHeld(t testing.TB, f *mmapio.File, err error, page int) *mmapio.LockError {
 	t.Helper()
 	off, end := pageOf(memoryOf(t, f), page)
 	var e *mmapio.LockError

@@ -84,15 +84,19 @@ func (f *File) Resize(size int64) error {
 	if err := f.grow(op, g, size, cut); err != nil {
 		return f.takeBack(op, g, before, after, err)
 	}
+	if before < mapped {
+		f.mend()
+	}
 	return nil
 }
 
 // Refresh maps the file as long as it is now, without changing the file, and
 // returns the new Size. It is how to follow a file that another process
 // appends to, in every mode. Waiting, holders and locks are as with Resize;
-// a CopyOnWrite File keeps what was stored to it, and is ErrBusy if it must
-// move while it is held. errors.ErrUnsupported with DropFD, for Anonymous, and
-// for a File that was opened with Length.
+// locked pages that left RAM because others have cut the file, and made it
+// longer again, are brought back. A CopyOnWrite File keeps what was stored to
+// it, and is ErrBusy if it must move while it is held. errors.ErrUnsupported
+// with DropFD, for Anonymous, and for a File that was opened with Length.
 func (f *File) Refresh() (size int64, err error) {
 	const op = "refresh"
 	f.mu.Lock()
@@ -116,6 +120,9 @@ func (f *File) Refresh() (size int64, err error) {
 		err = f.shrink(op, g, size, noCut)
 	case size > int64(len(g.data)):
 		err = f.grow(op, g, size, noCut)
+	}
+	if changed := f.glance.changed(info); err == nil && changed {
+		f.mend()
 	}
 	return f.Size(), err
 }

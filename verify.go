@@ -1,0 +1,162 @@
+package mmapio
+
+import (
+	"io/fs"
+	"time"
+
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+func (f *File) verify(op string, off, n int64) error {
+	l := &f.locks
+	l.mu.Lock()
+	g, lo, hi, err := f.lockRange(op, off, n)
+	if err == nil && n == 0 {
+		err = f.within(op, g, off, n)
+	}
+	if err != nil || n == 0 {
+		l.mu.Unlock()
+		return err
+	}
+	lo, hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
+	lazy := l.lazy(lo, hi)
+	end, why := hi, error(nil)
+	if not := l.set.Missing(nil, lo, hi, lockset.OnFault); len(not) > 0 {
+		end, why = not[0].Lo, errNotLocked
+	}
+	pass, ok := g.mem.calls.Enter()
+	l.mu.Unlock()
+	if !ok {
+		if _, err := f.current(op); err != nil {
+			return err
+		}
+		return f.verify(op, off, n)
+	}
+	defer pass.Leave()
+
+	m := g.mem
+	if lo < end {
+		bad, err := m.space.Unlocked(m.base+int(lo), int(end-lo))
+		if err != nil {
+			return f.fail(op, err)
+		}
+		if bad >= 0 {
+			end, why = int64(bad-m.base), errNotLocked
+		}
+	}
+	bad, err := m.absentBut(lo, end, lazy)
+	if err != nil {
+		return f.fail(op, err)
+	}
+	if bad >= 0 {
+		end, why = bad, errNotPresent
+	}
+	if why == nil {
+		return nil
+	}
+	f.amend(g, end, hi)
+	return f.notHeld(op, g, end-int64(m.delta), why)
+}
+
+// lazy returns the pages that need not be in RAM: those locked on fault and
+// asked for by nothing else. The caller holds mu.
+func (l *locker) lazy(lo, hi int64) (runs []lockset.Run) {
+	for _, run := range l.set.Missing(nil, lo, hi, lockset.Now) {
+		at := run.Lo
+		for _, w := range l.set.Wanted(nil, run.Lo, run.Hi) {
+			if w.Level == lockset.Now {
+				runs = append(runs, lockset.Run{Lo: at, Hi: w.Lo})
+				at = w.Hi
+			}
+		}
+		runs = append(runs, lockset.Run{Lo: at, Hi: run.Hi})
+	}
+	return runs
+}
+
+// absentBut returns the first page of [lo, hi) that is not in RAM and in none
+// of the runs, which are in order, or -1.
+func (e *extent) absentBut(lo, hi int64, but []lockset.Run) (int64, error) {
+	but = append(but, lockset.Run{Lo: hi, Hi: hi})
+	for _, run := range but {
+		if end := min(run.Lo, hi); lo < end {
+			bad, err := e.space.Absent(e.base+int(lo), int(end-lo))
+			if err != nil || bad >= 0 {
+				return int64(bad - e.base), err
+			}
+		}
+		lo = max(lo, run.Hi)
+	}
+	return -1, nil
+}
+
+// amend takes out of the books what the kernel no longer holds of [lo, hi),
+// all of which it was found not to hold. To lock it once more then repairs it.
+func (f *File) amend(g *generation, lo, hi int64) {
+	l, m, ps := &f.locks, g.mem, int64(sys.PageSize())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.cur.Load().mem != m {
+		return // all was locked anew
+	}
+	for _, run := range l.set.Held(nil, lo, min(hi, m.mapped.Load())) {
+		for at := run.Lo; at < run.Hi; at += ps {
+			bad, err := m.space.Unlocked(m.base+int(at), int(run.Hi-at))
+			if err != nil || bad < 0 {
+				break
+			}
+			at = int64(bad - m.base)
+			l.set.Hold(at, at+ps, lockset.None)
+		}
+		if run.Level != lockset.Now {
+			continue
+		}
+		for _, part := range l.set.Held(nil, run.Lo, run.Hi) {
+			bad, err := m.space.Absent(m.base+int(part.Lo), int(part.Hi-part.Lo))
+			if err == nil && bad >= 0 {
+				// From here on all is brought in again: what is there, fast.
+				l.set.Hold(int64(bad-m.base), part.Hi, lockset.OnFault)
+				m.forget(int64(bad-m.base), part.Hi)
+			}
+		}
+	}
+	f.recount(g)
+}
+
+// mend brings locked pages in again that left because others have cut the file
+// and made it longer. What it cannot bring in is for VerifyLocked to tell. The
+// caller holds f.mu, so that the mapping stays.
+func (f *File) mend() {
+	if !sys.LocksOnFault() {
+		return
+	}
+	l := &f.locks
+	l.mu.Lock()
+	g := f.cur.Load()
+	held := l.set.Held(nil, 0, g.mem.mapped.Load())
+	l.mu.Unlock()
+	for _, run := range held {
+		for lo := run.Lo; lo < run.Hi && run.Level == lockset.Now && !f.closing.Load(); lo += lockWindow {
+			hi := min(run.Hi, lo+lockWindow)
+			bad, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo))
+			if err == nil && bad >= 0 && f.settle(g, int64(bad-g.mem.base), hi) != nil {
+				f.amend(g, lo, hi)
+			}
+		}
+	}
+}
+
+// A glance is when a File has looked at its file, and from when that was.
+type glance struct{ at, modified time.Time }
+
+// changed looks whether the file may have been changed since the last time.
+// What was changed right before a glance may be changed again without another
+// time of change.
+func (s *glance) changed(info fs.FileInfo) bool {
+	const tick = 2 * time.Second // the coarsest that there is
+	was := *s
+	*s = glance{time.Now(), info.ModTime()}
+	return !s.modified.Equal(was.modified) || was.at.Sub(was.modified) < tick
+}
