@@ -62,7 +62,7 @@ func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err er
 	case errors.As(err, &group):
 		e.Err = sys.ErrNoMemory
 		e.cgroup(group)
-	case errors.Is(err, sys.ErrUnreadable):
+	case errors.Is(err, sys.ErrUnreadable), errors.Is(err, sys.ErrPoisoned):
 		f.unreadable(e, g, lo, hi)
 	case errors.Is(err, errUnsettled):
 		e.Cause, e.fact = CauseMemory, err.Error()
@@ -218,90 +218,6 @@ func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
 		return nil
 	}
 	return f.lockError(call, g, lo, hi, err)
-}
-
-// Whether cgroups have to be looked at during a call.
-const (
-	cgroupsUnknown = iota
-	cgroupsFree
-	cgroupsLimited
-)
-
-// unaskedBytes may be brought in without a look at the cgroups: no more than
-// any page fault of the program could.
-const unaskedBytes = 256 << 10
-
-// roomInCgroups refuses what would make the kernel kill the process.
-func (f *File) roomInCgroups(call *lockCall, g *generation, missing []lockset.Run) error {
-	var bytes, cached int64
-	for _, run := range missing {
-		bytes += run.Hi - run.Lo
-	}
-	call.unasked += bytes
-	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes {
-		return nil
-	}
-	call.unasked = 0
-	groups, err := limits.Cgroups()
-	if err != nil {
-		return nil //nolint:nilerr // no cgroups here
-	}
-	if tight, ok := limits.Tightest(groups); !ok || tight.Limit < 0 {
-		call.cgroups = cgroupsFree
-		return nil
-	}
-	call.cgroups = cgroupsLimited
-	if f.src.file != nil {
-		for _, run := range missing {
-			if c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
-				cached += c.Resident * int64(sys.PageSize())
-			}
-		}
-		cached = min(cached, bytes)
-	}
-	full := overfull(groups, bytes-cached, cached)
-	if full != nil && f.src.mode != ReadOnly {
-		// Pages of its own that the mapping has already are no new ones. To
-		// count them takes a while, so only now.
-		full = overfull(groups, min(bytes-cached, g.mem.absentBytes(missing)), cached)
-	}
-	if full == nil {
-		return nil
-	}
-	return f.lockError(call, g, missing[0].Lo, missing[len(missing)-1].Hi, full)
-}
-
-// overfull finds the cgroup that has least room for so many fresh bytes, if any
-// has too little. Bytes that are cached already may be charged to any cgroup.
-// Where they are, they are a part of its room, and no longer once they are
-// locked.
-func overfull(groups []limits.Cgroup, fresh, cached int64) (full *cgroupError) {
-	ps := int64(sys.PageSize())
-	for _, c := range groups {
-		need := limits.Need(fresh/ps, int(ps)) + min(cached, c.InactiveFile+c.ActiveFile)
-		if lack := need - c.Room(); lack > 0 && (full == nil || lack > full.need-full.group.Room()) {
-			full = &cgroupError{c, need}
-		}
-	}
-	return full
-}
-
-// absentBytes counts what is not in memory of some runs.
-func (e *extent) absentBytes(runs []lockset.Run) (n int64) {
-	for _, run := range runs {
-		for at, end := e.base+int(run.Lo), e.base+int(run.Hi); at < end; at += sys.PageSize() {
-			bad, err := e.space.Absent(at, end-at)
-			if err != nil {
-				n += int64(end - at)
-			}
-			if err != nil || bad < 0 {
-				break
-			}
-			at = bad
-			n += int64(sys.PageSize())
-		}
-	}
-	return n
 }
 
 // size writes a number of bytes for people.

@@ -233,14 +233,16 @@ func (f *File) lockBytes(op string, off, n int64, all bool) error {
 	if all {
 		off, n = 0, f.Size()
 	}
-	_, lo, hi, err := f.lockRange(op, off, n)
-	if err == nil && l.set.Covered(lo, hi, lockset.Now) {
+	g, lo, hi, err := f.lockRange(op, off, n)
+	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
+	if err == nil && !held {
+		held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
+	}
+	if held {
 		l.set.Raise(lo, hi, lockset.Now)
-		l.mu.Unlock()
-		return nil
 	}
 	l.mu.Unlock()
-	if err != nil {
+	if held || err != nil {
 		return err
 	}
 	return f.raise(context.Background(), &lockCall{op: op, off: off, n: n, level: lockset.Now})
@@ -296,12 +298,13 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 		lo, hi = 0, maxInt64
 	}
 	l.stuck = false
-	for _, run := range l.set.Excess(nil, lo, hi) {
+	var room [4]lockset.Run
+	for _, run := range l.set.Excess(room[:0], lo, hi) {
 		if run.Level != lockset.None {
 			l.set.Hold(run.Lo, run.Hi, run.Level)
 			continue
 		}
-		mend := f.edges(g, run)
+		low, high := f.edges(g, run)
 		// Once refused is enough, since to ask takes a while.
 		if l.cuts(run) && (l.stuck || l.mapRoom(1) != nil) || f.kernelUnlock(g, run) != nil {
 			l.stuck = true
@@ -309,7 +312,8 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 		}
 		l.set.Hold(run.Lo, run.Hi, lockset.None)
 		f.recount(g)
-		mend()
+		f.keepIn(g, low, run.Lo)
+		f.keepIn(g, run.Hi, high)
 	}
 }
 

@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"context"
 	"io/fs"
 
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -123,9 +124,11 @@ func (f *File) bringTail(t *tail, next *generation, lock bool) error {
 		return nil
 	}
 	// All at once: what is brought in but not yet locked would count as room.
-	if err := f.roomInCgroups(&t.call, next, []lockset.Run{t.run()}); err != nil {
+	room, err := f.roomInCgroups(context.Background(), &t.call, next, []lockset.Run{t.run()})
+	if err != nil {
 		return err
 	}
+	defer room.release()
 	for lo := t.lo; lo < t.hi; {
 		hi := min(t.hi, lo+lockWindow)
 		if f.closing.Load() {

@@ -4,21 +4,29 @@ import (
 	"context"
 	"io/fs"
 	"runtime"
-	"sync"
-	"sync/atomic"
-	"time"
 
-	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/gate"
 	"github.com/mmapio/mmapio/internal/lockset"
-	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
-// lockWindow bounds one step of locking. The kernel holds the lock of the
-// whole address space while it marks pages as locked.
+// A lockCall is what the caller asked for, and how far it is.
+type lockCall struct {
+	op     string
+	off, n int64
+	level  lockset.Level
+
+	progress func(done, total int64)
+
+	pins    []lockset.Pin // of the windows begun
+	cgroups int           // whether they have to be looked at
+	unasked int64         // bytes brought in since they were
+}
+
+// lockWindow bounds one step of handing locks over.
 const lockWindow = 16 << 20
 
-// lockWindows locks a range window by window.
+// lockWindows locks a range window by window, see [windows].
 //
 // Each window is pinned until the whole range is done. So what the call has
 // locked so far is its own: if it fails, to drop the pins is to undo exactly
@@ -39,28 +47,29 @@ func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi
 // lockOnce is one try of lockWindows. It asks for another if the File was made
 // smaller and larger again meanwhile.
 func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done func(lo, hi int64)) (again bool, err error) {
-	l := &f.locks
-	var pins []lockset.Pin
-	err = f.tooMuch(call, lo, hi)
-	for at := lo; at < hi && err == nil; {
-		end := min(hi, page.Down(at, lockWindow)+lockWindow)
-		if err = ctx.Err(); err == nil {
-			var pin lockset.Pin
-			pin, err = f.claim(call, at, end)
-			pins = append(pins, pin)
-		} else {
-			err = f.fail(call.op, context.Cause(ctx))
-		}
-		at = end
-		if err == nil && call.progress != nil {
-			call.progress(end-lo, call.n)
-		}
+	call.pins = call.pins[:0]
+	defer func() { again, err = f.lockEnd(call, lo, hi, err, done) }()
+	if err = f.tooMuch(call, lo, hi); err != nil {
+		return false, err
 	}
+	r := &windows{ctx: ctx, f: f, op: call.op, lo: lo, hi: hi}
+	r.begin = func(w *window) error { return f.lockBegin(call, w) }
+	r.work = func(w *window) error { return f.lockWork(call, w) }
+	if call.progress != nil {
+		r.done = func(bytes int64) { call.progress(bytes, call.n) }
+	}
+	err = errStopped // if progress panics
+	err = r.run()
+	return false, err
+}
 
+// lockEnd puts into the books what has become of a call.
+func (f *File) lockEnd(call *lockCall, lo, hi int64, err error, done func(lo, hi int64)) (again bool, _ error) {
+	l := &f.locks
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	g := f.cur.Load()
 	if g == closedGeneration {
-		l.mu.Unlock()
 		return false, f.fail(call.op, fs.ErrClosed) // what was held went with the mapping
 	}
 	if err == nil {
@@ -71,114 +80,134 @@ func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done 
 	if err == nil && !cut {
 		done(lo, hi)
 	}
-	for _, pin := range pins {
+	for _, pin := range call.pins {
 		l.set.Unpin(pin)
 	}
 	if err != nil || cut {
 		f.letGo(g, lo, hi)
 	}
-	l.mu.Unlock()
 	return cut, err
 }
 
-// A lockCall is what the caller asked for, for errors.
-type lockCall struct {
-	op     string
-	off, n int64
-	level  lockset.Level
-
-	progress func(done, total int64)
-
-	cgroups int   // whether they have to be looked at
-	unasked int64 // bytes brought in since they were
+// A claim is the right to work on a window in one generation.
+type claim struct {
+	g        *generation
+	pass     gate.Pass
+	missing  []lockset.Run
+	reserved room
 }
 
-// settleTries is how often a window whose pages leave RAM again before they
-// are locked is brought in anew.
-const settleTries = 10
+func (c *claim) leave() {
+	c.pass.Leave()
+	runtime.KeepAlive(c.g)
+	c.reserved.release()
+}
 
-// claim pins a window and makes the kernel hold it.
-func (f *File) claim(call *lockCall, lo, hi int64) (pin lockset.Pin, err error) {
+// lockBegin pins a window and, where that brings nothing in, locks it. So what
+// comes in later is locked as it comes, as with mlock(2), which takes less than
+// to mark it afterwards. (mlock(2) itself is not used: on a page that cannot be
+// read it spins in the kernel for ever.)
+func (f *File) lockBegin(call *lockCall, w *window) error {
+	call.pins = append(call.pins, lockset.Pin{})
+	if err := f.lockClaim(call, w, &call.pins[len(call.pins)-1]); err != nil {
+		return err
+	}
+	if call.level != lockset.Now || len(w.claim.missing) == 0 {
+		return nil
+	}
+	reserved, err := f.roomInCgroups(w.run.ctx, call, w.claim.g, w.claim.missing)
+	if err != nil {
+		w.claim.leave()
+		return err
+	}
+	w.claim.reserved = reserved
+	return nil
+}
+
+// lockClaim enters the generation of now. pin is made unless it is nil.
+func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 	l := &f.locks
 	for {
 		l.mu.Lock()
 		g := f.cur.Load()
 		if g == closedGeneration {
 			l.mu.Unlock()
-			return pin, f.fail(call.op, fs.ErrClosed)
+			return f.fail(call.op, fs.ErrClosed)
 		}
-		if hi > int64(g.mem.delta+len(g.data)) {
+		if w.hi > int64(g.mem.delta+len(g.data)) {
 			l.mu.Unlock()
-			return pin, f.within(call.op, g, call.off, call.n)
+			return f.within(call.op, g, call.off, call.n)
 		}
-		if pin == (lockset.Pin{}) {
-			pin = l.set.Pin(lo, hi, call.level)
-		}
-		missing := l.set.Missing(nil, lo, hi, call.level)
 		pass, ok := g.mem.calls.Enter()
-		l.mu.Unlock()
 		if !ok {
+			l.mu.Unlock()
 			if _, err := f.current(call.op); err != nil { // waits for the Resize
-				return pin, err
+				return err
 			}
 			continue
 		}
-		held := false
-		if len(missing) > 0 {
-			held, err = f.hold(call, g, lo, hi, missing)
+		if pin != nil {
+			*pin = l.set.Pin(w.lo, w.hi, call.level)
 		}
-		pass.Leave()
-		runtime.KeepAlive(g)
-		if err != nil || len(missing) == 0 || held {
-			return pin, err
+		missing := l.set.Missing(nil, w.lo, w.hi, call.level)
+		var err error
+		if sys.LocksOnFault() {
+			err = f.kernelLock(call, g, missing)
 		}
-		// The mapping has moved meanwhile.
+		l.mu.Unlock()
+		if err != nil {
+			pass.Leave()
+			return err
+		}
+		w.claim = &claim{g: g, pass: pass, missing: missing}
+		return nil
 	}
 }
 
-// hold brings the pages of some runs in, locks them and looks whether they
-// stayed. It is done when held; else something changed meanwhile.
-func (f *File) hold(call *lockCall, g *generation, lo, hi int64, missing []lockset.Run) (held bool, err error) {
+// claim pins a range and makes the kernel hold it, in one window.
+func (f *File) claim(call *lockCall, lo, hi int64) (lockset.Pin, error) {
+	r := &windows{ctx: context.Background(), f: f, op: call.op, lo: lo, hi: hi}
+	r.failed.Store(maxInt64)
+	w := &window{lo: lo, hi: hi, run: r}
+	err := f.lockBegin(call, w)
+	if err == nil {
+		err = f.lockWork(call, w)
+	}
+	return call.pins[len(call.pins)-1], err
+}
+
+// settleTries is how often a window whose pages leave RAM again is brought in
+// anew.
+const settleTries = 10
+
+// lockWork makes the kernel hold a window that was begun.
+func (f *File) lockWork(call *lockCall, w *window) error {
+	for {
+		held, err := f.hold(call, w)
+		w.claim.leave()
+		if held || err != nil {
+			return err
+		}
+		// The mapping has moved meanwhile.
+		if err := f.lockClaim(call, w, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// hold brings in what is missing in a window and looks whether it has stayed.
+// It is done when held; else the mapping has moved.
+func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 	l := &f.locks
-	m := g.mem
-	if call.level == lockset.Now {
-		if err := f.roomInCgroups(call, g, missing); err != nil {
-			return false, err
+	g, m, missing := w.claim.g, w.claim.g.mem, w.claim.missing
+	onFault := sys.LocksOnFault()
+	if call.level == lockset.Now && len(missing) > 0 {
+		if run, err := w.populate(g, missing); err != nil {
+			return false, w.lockError(call, g, run, err)
 		}
-		for _, run := range missing {
-			if err := f.populate(g, run.Lo, run.Hi); err != nil {
-				return false, f.lockError(call, g, run.Lo, run.Hi, err)
-			}
-		}
-	}
-
-	l.mu.Lock()
-	if f.cur.Load().mem != m {
-		l.mu.Unlock()
-		return false, nil
-	}
-	missing = l.set.Missing(missing[:0], lo, hi, call.level)
-	err = f.kernelLock(call, g, missing)
-	l.mu.Unlock()
-	if err != nil || call.level != lockset.Now || !sys.LocksOnFault() {
-		return true, err
-	}
-
-	// A page may have left between the two calls. It is locked on fault by
-	// now, so to bring it in again is enough.
-	for _, run := range missing {
-		at, end := int(run.Lo), int(run.Hi)
-		for try := 0; ; try++ {
-			bad, err := m.space.Absent(m.base+at, end-at)
-			if err != nil || bad < 0 {
-				break // in, or the kernel does not tell
-			}
-			at = bad - m.base
-			if try == settleTries {
-				return false, f.lockError(call, g, int64(at), int64(end), errUnsettled)
-			}
-			if err := f.populate(g, int64(at), int64(end)); err != nil {
-				return false, f.lockError(call, g, int64(at), int64(end), err)
+		if onFault {
+			if run, err := w.confirm(g, missing); err != nil {
+				return false, w.lockError(call, g, run, err)
 			}
 		}
 	}
@@ -187,10 +216,74 @@ func (f *File) hold(call *lockCall, g *generation, lo, hi int64, missing []locks
 	if f.cur.Load().mem != m {
 		return false, nil
 	}
-	for _, run := range l.set.Missing(nil, lo, hi, lockset.Now) {
+	missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
+	if !onFault {
+		return true, f.kernelLock(call, g, missing)
+	}
+	for _, run := range missing {
 		if run.Level == lockset.OnFault {
 			l.set.Hold(run.Lo, run.Hi, lockset.Now)
 		}
+	}
+	return true, nil
+}
+
+// confirm asks the kernel whether the pages of some runs are there, and brings
+// in again what is not. Something may have taken them out between the two: they
+// were locked before they came, but not if they were mapped already.
+func (w *window) confirm(g *generation, runs []lockset.Run) (lockset.Run, error) {
+	m := g.mem
+	for _, run := range runs {
+		at, end := m.base+int(run.Lo), m.base+int(run.Hi)
+		for try := 0; ; try++ {
+			bad, err := m.space.Absent(at, end-at)
+			if err != nil || bad < 0 {
+				break // in, or the kernel does not tell
+			}
+			at = bad
+			rest := lockset.Run{Lo: int64(at - m.base), Hi: run.Hi}
+			if try == settleTries {
+				return rest, errUnsettled
+			}
+			if err := w.run.f.populate(g, rest.Lo, rest.Hi); err != nil {
+				return rest, err
+			}
+		}
+	}
+	return lockset.Run{}, nil
+}
+
+// lockError is the error of a window whose run could not be brought in.
+func (w *window) lockError(call *lockCall, g *generation, run lockset.Run, err error) error {
+	if w.halted {
+		return err
+	}
+	return w.run.f.lockError(call, g, run.Lo, run.Hi, err)
+}
+
+// few is how much is locked in one go where it is in RAM already.
+const few = 64 << 10
+
+// lockFew locks some pages that are in RAM, and mapped, already, and tells
+// whether they were. If not, they are held until letGo. The caller holds
+// locks.mu.
+func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (held bool, err error) {
+	if hi-lo > few || !sys.LocksOnFault() {
+		return false, nil
+	}
+	l := &f.locks
+	var room [4]lockset.Run
+	missing := l.set.Missing(room[:0], lo, hi, lockset.Now)
+	if err := f.kernelLock(call, g, missing); err != nil {
+		return false, err
+	}
+	for _, run := range missing {
+		if bad, err := g.mem.space.Absent(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)); err != nil || bad >= 0 {
+			return false, nil //nolint:nilerr // in order, then
+		}
+	}
+	for _, run := range missing {
+		l.set.Hold(run.Lo, run.Hi, lockset.Now)
 	}
 	return true, nil
 }
@@ -199,12 +292,15 @@ func (f *File) hold(call *lockCall, g *generation, lo, hi int64, missing []locks
 func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) error {
 	l := &f.locks
 	m := g.mem
-	var mends []func()
+	if len(missing) > 0 && call.level == lockset.Now && f.anonymous() && !m.touched.Swap(true) {
+		// The mappings that a lock cuts memory of its own into become one again
+		// only if they have been stored to while they were one.
+		f.populate(g, missing[0].Lo, missing[0].Lo+1) //nolint:errcheck // if it fails it will again
+	}
 	for i, run := range missing {
 		if run.Level != lockset.None {
 			continue // locked on fault: it has the kernel's flag
 		}
-		mends = append(mends, f.edges(g, run))
 		err := l.mapRoom(l.set.RunsIfHeld(run.Lo, run.Hi) - l.set.HeldRuns())
 		if err == nil {
 			err = m.space.Lock(m.base+int(run.Lo), int(run.Hi-run.Lo))
@@ -229,84 +325,5 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 		l.set.Hold(run.Lo, run.Hi, max(level, run.Level))
 	}
 	f.recount(g)
-	for _, mend := range mends {
-		mend()
-	}
 	return nil
-}
-
-// populate brings pages in by a system call. Offsets are the set's.
-func (f *File) populate(g *generation, lo, hi int64) error {
-	if sys.CanPopulate() {
-		// Memory with no file behind it must be stored to, or the page of
-		// zeroes would be there instead. A private page of a file must not, or
-		// it would be copied.
-		return g.mem.space.Populate(g.mem.base+int(lo), int(hi-lo), f.anonymous())
-	}
-	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
-}
-
-// maxMaps remembers vm.max_map_count for a second: to read it takes longer than
-// to lock a page.
-var maxMaps maxMapCount
-
-type maxMapCount struct {
-	mu    sync.Mutex
-	at    time.Time
-	value int64
-	err   error
-}
-
-func (m *maxMapCount) get() (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(m.at) > time.Second || m.at.IsZero() {
-		m.value, m.err = limits.MaxMapCount()
-		m.at = now
-	}
-	return m.value, m.err
-}
-
-// splits is how many mappings the locks of all Files have cost.
-var splits atomic.Int64
-
-// recount brings splits up to date after a change of the held pages. The
-// kernel cuts a mapping wherever locked and unlocked pages meet; a run that
-// reaches an end of the File costs one cut less.
-func (f *File) recount(g *generation) {
-	extra := f.locks.cost(g, f.locks.set.HeldRuns())
-	splits.Add(extra - f.src.extra.Swap(extra))
-}
-
-func (l *locker) cost(g *generation, runs int) int64 {
-	ps := int64(sys.PageSize())
-	cuts := 2 * int64(runs)
-	if l.set.Covered(0, ps, lockset.OnFault) {
-		cuts--
-	}
-	if end := g.mem.mapped.Load(); l.set.Covered(end-ps, end, lockset.OnFault) {
-		cuts--
-	}
-	return max(cuts, 0)
-}
-
-// cuts reports whether to unlock a run takes more mappings, because the pages
-// on both sides stay locked.
-func (l *locker) cuts(run lockset.Run) bool {
-	return run.Lo > 0 && l.set.Covered(run.Lo-1, run.Hi+1, lockset.OnFault)
-}
-
-// mapRoom refuses a change that makes so many runs more, if locks would then
-// take more than half of the mappings that a process may have: when they run
-// out, Go itself dies.
-func (l *locker) mapRoom(runs int) error {
-	more := 2 * int64(runs)
-	if more <= 0 {
-		return nil
-	}
-	limit, err := maxMaps.get()
-	if err != nil || splits.Load()+more <= limit/2 {
-		return nil //nolint:nilerr // no such limit here
-	}
-	return &mapCountError{splits.Load() + more, limit}
 }

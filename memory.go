@@ -27,8 +27,9 @@ type source struct {
 
 	uncached bool // no descriptor, and the pages are not in the page cache
 
-	extra atomic.Int64 // mappings that the File's locks cost, see splits
-	reads atomic.Int32 // what coherent found out
+	extra  atomic.Int64 // mappings that the File's locks cost, see splits
+	reads  atomic.Int32 // what coherent found out
+	random atomic.Bool  // some part was advised to be read at random, see window.ask
 
 	owner weak.Pointer[File]
 }
@@ -66,7 +67,8 @@ type extent struct {
 
 	holders, calls, copiers gate.Gate
 
-	mapped atomic.Int64 // bytes from base that are mapped, in whole pages; the rest is reserved
+	mapped  atomic.Int64 // bytes from base that are mapped, in whole pages; the rest is reserved
+	touched atomic.Bool  // a lock has brought something in, see kernelLock
 
 	mu      sync.Mutex
 	retired bool // taken away as soon as nobody is inside

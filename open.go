@@ -293,7 +293,7 @@ func (f *File) start(op string, size int64) (*File, error) {
 	f.locks.init()
 	f.cur.Store(g)
 	if f.opts.Populate && size > 0 {
-		err = f.bringIn(g, op, 0, size)
+		err = f.bringIn(context.Background(), op, 0, size)
 	}
 	if level := f.opts.Lock.level(); err == nil && level != lockset.None && size > 0 {
 		err = f.raise(context.Background(), &lockCall{op: op, n: size, level: level})

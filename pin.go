@@ -29,7 +29,11 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 	if err == nil && n == 0 {
 		err = f.within(op, g, off, n)
 	}
-	if err == nil && l.set.Covered(lo, hi, lockset.Now) {
+	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
+	if err == nil && !held {
+		held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
+	}
+	if held {
 		p := &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
 		l.mu.Unlock()
 		return p, nil

@@ -1,34 +1,184 @@
 package mmapio
 
 import (
+	"context"
 	"errors"
 	"io"
+	"runtime"
+	"time"
 
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/pace"
 	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
-// populateWindow bounds one system call that brings pages in.
-const populateWindow = 16 << 20
-
-// bringIn brings a range of the generation into memory, window by window.
-func (f *File) bringIn(g *generation, op string, off, n int64) error {
-	end := off + n + int64(g.mem.delta)
-	for lo := page.Down(off+int64(g.mem.delta), int64(sys.PageSize())); lo < end; {
-		hi := min(end, lo+populateWindow)
-		if err := f.populate(g, lo, hi); err != nil {
-			if !errors.Is(err, sys.ErrUnreadable) {
-				return f.fail(op, err)
-			}
-			bad := g.mem.base + int(lo)
-			if at, err := g.mem.space.Absent(bad, int(hi-lo)); err == nil && at >= 0 {
-				bad = at
-			}
-			return g.mem.faultAt(op, int64(bad-g.mem.base-g.mem.delta), false)
-		}
-		lo = hi
+// Populate brings every page that holds a byte of [off, off+n) into RAM and
+// returns once all are there, or with an error that says why not. Nothing keeps
+// them there afterwards: see [File.Lock]. It waits in system calls, so other
+// goroutines keep running; where the disk takes long to answer it asks for many
+// parts at a time.
+//
+// Pages are brought in to be read: in a CopyOnWrite File nothing is copied. Those
+// of Anonymous memory are given memory of their own.
+//
+// A page that cannot be read is a [FaultError], that of the lowest offset. When
+// ctx ends, what is under way is finished, and the error wraps the cause.
+//
+// madvise(2) with MADV_POPULATE_READ (Linux 5.14); pread(2) elsewhere, which
+// leaves the pages in the page cache but not in the mapping.
+func (f *File) Populate(ctx context.Context, off, n int64) error {
+	const op = "populate"
+	g, err := f.current(op)
+	if err == nil {
+		err = f.within(op, g, off, n)
 	}
-	return nil
+	if err != nil || n == 0 {
+		return err
+	}
+	return f.bringIn(ctx, op, off, n)
+}
+
+// bringIn is Populate of a range that is right.
+func (f *File) bringIn(ctx context.Context, op string, off, n int64) error {
+	delta := f.src.off % int64(sys.PageSize())
+	r := &windows{
+		ctx: ctx, f: f, op: op,
+		lo: page.Down(off+delta, int64(sys.PageSize())), hi: off + n + delta,
+		begin: func(*window) error { return nil },
+	}
+	r.work = func(w *window) error {
+		for {
+			g, err := f.current(op)
+			if err == nil {
+				err = f.within(op, g, off, n)
+			}
+			if err != nil {
+				return err
+			}
+			pass, ok := g.mem.calls.Enter()
+			if !ok {
+				continue
+			}
+			if f.cur.Load().mem == g.mem {
+				var room [1]lockset.Run
+				var run lockset.Run
+				run, err = w.populate(g, append(room[:0], lockset.Run{Lo: w.lo, Hi: w.hi}))
+				if err != nil && !w.halted {
+					err = f.cannotPopulate(op, g, run.Lo, run.Hi, err)
+				}
+			}
+			pass.Leave()
+			runtime.KeepAlive(g)
+			if err != nil || f.cur.Load().mem == g.mem {
+				return err
+			}
+			// The mapping has moved meanwhile.
+		}
+	}
+	return r.run()
+}
+
+// cannotPopulate is the error for a range of which a page cannot be had.
+func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error) error {
+	poisoned := errors.Is(err, sys.ErrPoisoned)
+	if !poisoned && !errors.Is(err, sys.ErrUnreadable) {
+		return f.fail(op, err)
+	}
+	bad := g.mem.base + int(lo)
+	if at, err := g.mem.space.Absent(bad, int(hi-lo)); err == nil && at >= 0 {
+		bad = at
+	}
+	fe := g.mem.faultAt(op, int64(bad-g.mem.base-g.mem.delta), false)
+	if poisoned && errors.Is(fe.Err, errNoMemory) {
+		fe.Err = err // the file can be read, but this memory is broken
+	}
+	return fe
+}
+
+// populate brings pages in by one system call. Offsets are the set's.
+func (f *File) populate(g *generation, lo, hi int64) error {
+	if sys.CanPopulate() {
+		// Memory with no file behind it must be stored to, or the page of
+		// zeroes would be there instead. A private page of a file must not, or
+		// it would be copied.
+		return g.mem.space.Populate(g.mem.base+int(lo), int(hi-lo), f.anonymous())
+	}
+	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+}
+
+// populate brings the runs of a window in, in its turn, and measures it. With
+// an error it returns the run that it is about.
+func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error) {
+	r := w.run
+	defer w.isIn()
+	if w.plan.Ahead || r.f.src.random.Load() && !r.f.cached(g, runs) {
+		w.ask(g, runs)
+	}
+	if w.turn != nil {
+		select {
+		case <-w.turn:
+		case <-r.ctx.Done():
+		}
+	}
+	measured := r.hi-r.lo > pace.Small // else there is nothing to adapt
+	var before int64
+	if measured {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		began := time.Now()
+		before = sys.Waits()
+		defer func() { w.took = time.Since(began) }()
+	}
+	for i, run := range runs {
+		for at := run.Lo; at < run.Hi; {
+			if err := w.stopped(); err != nil {
+				w.halted = true
+				return run, err
+			}
+			end := min(run.Hi, at+pace.Stream)
+			if err := r.f.populate(g, at, end); err != nil {
+				return lockset.Run{Lo: at, Hi: end}, err
+			}
+			at = end
+			if measured && !w.waited && sys.Waits() > before {
+				w.waited = true
+				if w.plan.Size > pace.Stream {
+					// So large because it was thought to be in memory.
+					w.ask(g, append([]lockset.Run{{Lo: at, Hi: run.Hi}}, runs[i+1:]...))
+				}
+			}
+		}
+	}
+	return lockset.Run{}, nil
+}
+
+// ask has the kernel begin to read all of some runs at once. To populate alone
+// reads as much as the kernel reads ahead, then waits, and one page at a time
+// where the File was advised to be read at random.
+func (w *window) ask(g *generation, runs []lockset.Run) {
+	for _, run := range runs {
+		for at := run.Lo; at < run.Hi && w.stopped() == nil; at += w.run.ahead {
+			n := int(min(w.run.ahead, run.Hi-at))
+			if g.mem.space.Advise(g.mem.base+int(at), n, sys.WillNeed) != nil {
+				return // it is only a hint
+			}
+		}
+	}
+}
+
+// cached reports whether some runs are known to be in the page cache.
+func (f *File) cached(g *generation, runs []lockset.Run) bool {
+	if f.src.file == nil {
+		return false
+	}
+	for _, run := range runs {
+		c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo)
+		if err != nil || c.Resident*int64(sys.PageSize()) < run.Hi-run.Lo {
+			return false
+		}
+	}
+	return true
 }
 
 // readThrough reads a part of the file to have it in the page cache, where

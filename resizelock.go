@@ -89,7 +89,7 @@ func (f *File) lockNew(g *generation, run lockset.Run) error {
 // of a folio (the kernel keeps files in folios of up to 2048 pages, and splits
 // the one that is cut). The caller holds locks.mu.
 func (f *File) keepIn(g *generation, lo, hi int64) {
-	if !sys.LocksOnFault() {
+	if lo >= hi || !sys.LocksOnFault() {
 		return
 	}
 	for _, run := range f.locks.set.Held(nil, lo, hi) {
@@ -107,27 +107,31 @@ func (f *File) keepIn(g *generation, lo, hi int64) {
 // folio is how many pages away a cut can reach, see keepIn.
 const folio = 2048
 
-// edges looks, before a run is locked or unlocked, which of its two ends lie
-// inside of a huge page. Then what it returns brings in again what the change
-// has taken out of the mapping beside them.
-func (f *File) edges(g *generation, run lockset.Run) (mend func()) {
+// edges tells how far beyond the two ends of a run the pages have to be kept in,
+// because to unlock the run takes a huge page apart that it shares with them.
+//
+// No huge page spans the place where locked and unlocked pages meet: mappings
+// end there. So only an end that lies within locked pages can be inside of one.
+// To lock a run never takes out what is locked beside it: either the run meets
+// it at such a place already, or it is no part of the same huge page.
+func (f *File) edges(g *generation, run lockset.Run) (low, high int64) {
+	low, high = run.Lo, run.Hi
 	if !sys.LocksOnFault() {
-		return func() {}
+		return low, high
 	}
 	m, huge := g.mem, int64(sys.HugePage())
 	start := int64(m.space.Addr()) + int64(m.base)
 	inside := func(at int64) bool {
-		return (start+at)%huge != 0 && at > 0 && at < m.mapped.Load() && m.space.Huge(m.base+int(at))
+		return (start+at)%huge != 0 && at > 0 && at < m.mapped.Load() &&
+			f.locks.set.Covered(at-1, at+1, lockset.OnFault) && m.space.Huge(m.base+int(at))
 	}
-	low, high := inside(run.Lo), inside(run.Hi)
-	return func() {
-		if low {
-			f.keepIn(g, max(run.Lo-(start+run.Lo)%huge, 0), run.Lo)
-		}
-		if high {
-			f.keepIn(g, run.Hi, min(run.Hi+huge-(start+run.Hi)%huge, m.mapped.Load()))
-		}
+	if inside(run.Lo) {
+		low = max(run.Lo-(start+run.Lo)%huge, 0)
 	}
+	if inside(run.Hi) {
+		high = min(run.Hi+huge-(start+run.Hi)%huge, m.mapped.Load())
+	}
+	return low, high
 }
 
 // handBack undoes a part of handOver.

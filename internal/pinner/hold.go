@@ -20,9 +20,6 @@ type Held struct {
 	maps  []*mmapio.File
 }
 
-// lockStep bounds how long Hold goes on after its context has ended.
-const lockStep = 64 << 20
-
 // Hold locks the files and has the kernel confirm it. It is all or nothing:
 // after an error nothing is held. What Check refuses is refused before
 // anything is locked, with an error that is a *[RefusedError].
@@ -56,13 +53,8 @@ func (h *Held) add(ctx context.Context, path string) error {
 	}
 	h.maps = append(h.maps, f) // from here on Release takes care of it
 	size := f.Size()
-	for off := int64(0); off < size; off += lockStep {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := f.Lock(off, min(lockStep, size-off)); err != nil {
-			return err
-		}
+	if err := f.LockContext(ctx, 0, size, nil); err != nil {
+		return err
 	}
 	l := Locked{File: File{Path: path, Size: size}, Locked: f.LockedBytes()}
 	if err := f.VerifyLocked(0, size); errors.Is(err, errors.ErrUnsupported) {

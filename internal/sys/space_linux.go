@@ -47,6 +47,18 @@ var canPopulate = sync.OnceValue(func() bool {
 	return p.clear(0, pageSize()) == nil && p.madvise(0, pageSize(), unix.MADV_POPULATE_READ) != nil
 })
 
+const tellsWaits = true
+
+func waits() int64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &u) != nil {
+		return 0
+	}
+	return int64(u.Majflt) //nolint:unconvert // narrower elsewhere
+}
+
+const errPoisoned = unix.EHWPOISON
+
 func (s *Space) populate(at, n int, store bool) error {
 	if !canPopulate() {
 		return ErrUnsupported

@@ -30,6 +30,8 @@ var (
 	// ErrUnreadable is what Populate returns for a page that cannot be
 	// brought in: it lies beyond the end of the file, or reading it failed.
 	ErrUnreadable error = errUnreadable
+	// ErrPoisoned is what Populate returns for memory that is broken.
+	ErrPoisoned error = errPoisoned
 	// ErrNoSpace is the errno of a full disk.
 	ErrNoSpace error = errNoSpace
 	// ErrIO is the errno of a failed device.
@@ -175,6 +177,16 @@ func (s *Space) Bytes(at, n int) []byte { return s.bytes(at, n) }
 //
 // Linux 5.14: madvise(2), MADV_POPULATE_READ and MADV_POPULATE_WRITE.
 func (s *Space) Populate(at, n int, store bool) error { return s.populate(at, n, store) }
+
+// Waits returns how many pages the calling thread has had to wait for so far
+// because they were on a disk, within Populate too; always 0 where TellsWaits
+// is false.
+//
+// ru_majflt of getrusage(2) with RUSAGE_THREAD.
+func Waits() int64 { return waits() }
+
+// TellsWaits reports whether Waits works here.
+const TellsWaits = tellsWaits
 
 // CanPopulate reports whether Populate works here.
 func CanPopulate() bool { return canPopulate() }

@@ -1,0 +1,152 @@
+package mmapio
+
+import (
+	"context"
+	"sync"
+
+	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// Whether cgroups have to be looked at during a call.
+const (
+	cgroupsUnknown = iota
+	cgroupsFree
+	cgroupsLimited
+)
+
+// unaskedBytes may be brought in without a look at the cgroups: no more than
+// any page fault of the program could.
+const unaskedBytes = 256 << 10
+
+// A room is what a window on its way may still be charged to the cgroups.
+type room struct{ fresh, cached int64 }
+
+// rooms adds up those of all windows under way, so that each finds room beside
+// the others.
+var rooms struct {
+	mu   sync.Mutex
+	sum  room
+	less chan struct{} // closed when one is released
+}
+
+func (r *room) release() {
+	if *r == (room{}) {
+		return
+	}
+	rooms.mu.Lock()
+	defer rooms.mu.Unlock()
+	rooms.sum.fresh -= r.fresh
+	rooms.sum.cached -= r.cached
+	*r = room{}
+	if rooms.less != nil {
+		close(rooms.less)
+		rooms.less = nil
+	}
+}
+
+// roomInCgroups refuses what would make the kernel kill the process. What it
+// does not refuse has its room until that is released.
+func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation, missing []lockset.Run) (room, error) {
+	var bytes, cached int64
+	for _, run := range missing {
+		bytes += run.Hi - run.Lo
+	}
+	call.unasked += bytes
+	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes {
+		return room{}, nil
+	}
+	call.unasked = 0
+	for counted := false; ; {
+		// A window that is released is charged by then. So the look at the
+		// cgroups and the sum of what is still to come belong together.
+		rooms.mu.Lock()
+		groups, err := limits.Cgroups()
+		if err != nil {
+			rooms.mu.Unlock()
+			return room{}, nil //nolint:nilerr // no cgroups here
+		}
+		if tight, ok := limits.Tightest(groups); !ok || tight.Limit < 0 {
+			rooms.mu.Unlock()
+			call.cgroups = cgroupsFree
+			return room{}, nil
+		}
+		if call.cgroups != cgroupsLimited {
+			call.cgroups = cgroupsLimited
+		}
+		if f.src.file != nil && cached == 0 {
+			for _, run := range missing {
+				if c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
+					cached += c.Resident * int64(sys.PageSize())
+				}
+			}
+			cached = min(cached, bytes)
+		}
+		need := room{bytes - cached, cached}
+		full := overfull(groups, need, rooms.sum)
+		if full != nil && !counted && f.src.mode != ReadOnly {
+			// Pages of its own that the mapping has already are no new ones. To
+			// count them takes a while, so only now.
+			counted = true
+			bytes = cached + min(need.fresh, g.mem.absentBytes(missing))
+			need.fresh = bytes - cached
+			full = overfull(groups, need, rooms.sum)
+		}
+		if full == nil {
+			rooms.sum.fresh += need.fresh
+			rooms.sum.cached += need.cached
+			rooms.mu.Unlock()
+			return need, nil
+		}
+		if rooms.sum == (room{}) {
+			rooms.mu.Unlock()
+			return room{}, f.lockError(call, g, missing[0].Lo, missing[len(missing)-1].Hi, full)
+		}
+		// What others have kept may turn out to be more than they need.
+		if rooms.less == nil {
+			rooms.less = make(chan struct{})
+		}
+		less := rooms.less
+		rooms.mu.Unlock()
+		select {
+		case <-less:
+		case <-ctx.Done():
+			return room{}, f.fail(call.op, context.Cause(ctx))
+		}
+	}
+}
+
+// overfull finds the cgroup that has least room for what is needed beside
+// others, if any has too little. Bytes that are cached already may be charged
+// to any cgroup. Where they are, they are a part of its room, and no longer
+// once they are locked.
+func overfull(groups []limits.Cgroup, need, others room) (full *cgroupError) {
+	ps := int64(sys.PageSize())
+	for _, c := range groups {
+		droppable := c.InactiveFile + c.ActiveFile
+		need := limits.Need((need.fresh+others.fresh)/ps, int(ps)) + min(need.cached+others.cached, droppable)
+		if lack := need - c.Room(); lack > 0 && (full == nil || lack > full.need-full.group.Room()) {
+			full = &cgroupError{c, need}
+		}
+	}
+	return full
+}
+
+// absentBytes counts what is not in memory of some runs.
+func (e *extent) absentBytes(runs []lockset.Run) (n int64) {
+	for _, run := range runs {
+		for at, end := e.base+int(run.Lo), e.base+int(run.Hi); at < end; at += sys.PageSize() {
+			bad, err := e.space.Absent(at, end-at)
+			if err != nil {
+				n += int64(end - at)
+			}
+			if err != nil || bad < 0 {
+				break
+			}
+			at = bad
+			n += int64(sys.PageSize())
+		}
+	}
+	return n
+}

@@ -1,0 +1,236 @@
+// Package pace decides how much of a file is brought in at a time, and how many
+// such windows side by side.
+//
+// A disk near by is read fastest by one stream: the kernel reads ahead of it. A
+// disk that takes long to answer is read fastest by many requests at once. What
+// is in memory already is had fastest by few large steps. Which of these it is
+// cannot be asked, and changes along a file, so a Pace measures: it begins with
+// one small window, and once windows have to wait it compares the throughput of
+// one stream with that of two windows side by side, four, and so on, while that
+// pays.
+package pace
+
+import "time"
+
+// Window sizes in bytes.
+const (
+	Small  = 2 << 20  // the first one, and each of several side by side
+	Stream = 16 << 20 // of a stream that waits for the disk, at most
+	Large  = 64 << 20 // of what is in memory already, at most
+)
+
+// Most is how many windows there are side by side at most.
+const Most = 1 << (steps - 1)
+
+const steps = 6 // 1, 2, 4 … windows side by side
+
+const (
+	// A window may keep the processor, and others from changing the address
+	// space, no longer than about this.
+	quick = time.Millisecond
+	// While it waits for the disk it keeps nobody, but Close and cancel wait
+	// for it.
+	slow = 10 * time.Millisecond
+	// roundTime is how long is measured at least.
+	roundTime = 10 * time.Millisecond
+	// reads is how many steps of read-ahead at least: what the kernel has read
+	// ahead for one way must not count for the next.
+	reads = 4
+	// What has been found out is good for so many bytes at first.
+	patience = 1 << 30
+)
+
+// A Pace is for one caller, who asks Next and tells Done. The zero Pace is not
+// ready: see New.
+type Pace struct {
+	readAhead int64
+	always    bool // waits cannot be told from work
+
+	step int   // 1<<step windows side by side; 0: one stream
+	size int64 // of the stream's windows
+	cold bool  // the stream has waited
+
+	inside int // windows under way
+
+	// A round is a stretch over which a step is measured. It ends when nothing
+	// is under way any more.
+	began  time.Time
+	bytes  int64 // done
+	issued int64
+	goal   int64
+	waited bool
+	idle   int // windows in a row that did not wait
+
+	// Throughput in bytes a second, of the stream and of the best step so far.
+	stream, best float64
+	bestStep     int
+
+	settled  bool
+	found    int   // the step that was settled for before what is in memory now
+	since    int64 // bytes since it was found
+	patience int64 // how many there may be before it is measured again
+}
+
+// A Window says how to bring the next part in.
+type Window struct {
+	Size int64
+	// Alone: after all earlier windows, so that the kernel sees one stream.
+	Alone bool
+	// Ahead: ask for all of it before any of it is waited for.
+	Ahead bool
+	// Only: nothing will be begun before it is done.
+	Only bool
+}
+
+// New makes a Pace for a file whose device reads so many bytes ahead. Where the
+// caller cannot tell whether a window had to wait, always is set and Done is
+// told that it had.
+func New(readAhead int64, always bool) *Pace {
+	p := &Pace{readAhead: readAhead, always: always, size: Small, patience: patience}
+	p.round(time.Time{})
+	return p
+}
+
+// Next returns what to begin now. If ok is false, something that is under way
+// has to be done first.
+func (p *Pace) Next(now time.Time) (w Window, ok bool) {
+	if p.inside == 0 {
+		p.decide(now)
+	}
+	switch {
+	case p.inside == 0 && p.issued == 0:
+		p.began = now
+	case p.over(now):
+		return w, false // until nothing is under way
+	}
+	switch {
+	case p.step > 0:
+		if p.inside >= 1<<p.step {
+			return w, false
+		}
+		w = Window{Size: Small, Ahead: true}
+	case p.cold:
+		// The next one makes ready meanwhile.
+		if p.inside >= 2 {
+			return w, false
+		}
+		w = Window{Size: p.size, Alone: true}
+	default:
+		if p.inside >= 1 {
+			return w, false
+		}
+		w = Window{Size: p.size, Alone: true, Only: true}
+	}
+	p.inside++
+	p.issued += w.Size
+	return w, true
+}
+
+// over reports whether there is something to decide.
+func (p *Pace) over(now time.Time) bool {
+	switch {
+	case p.settled:
+		return p.step > 0 && p.idle >= 2<<p.step || p.since >= p.patience && p.cold
+	case p.step == 0 && p.found > 0:
+		return p.cold
+	}
+	return p.issued >= p.goal && now.Sub(p.began) >= roundTime
+}
+
+// Done tells that a window is done: how large it was in the end, how long it
+// took, without waiting for its turn, and whether it had to wait for the disk.
+func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
+	waited = waited || p.always
+	p.inside--
+	p.bytes += bytes
+	p.since += bytes
+	p.waited = p.waited || waited
+	p.idle++
+	if waited {
+		p.idle = 0
+	}
+	if !w.Alone {
+		return
+	}
+	p.cold = waited
+	limit, most := quick, int64(Large)
+	if waited {
+		limit, most = slow, Stream
+	}
+	switch {
+	case took > 2*limit && p.size > Small:
+		p.size /= 2
+	case took < limit && bytes == p.size:
+		p.size *= 2
+	}
+	p.size = min(p.size, most)
+}
+
+// round begins to measure.
+func (p *Pace) round(now time.Time) {
+	p.began, p.bytes, p.issued, p.waited = now, 0, 0, false
+	p.goal = max(Small, reads*p.readAhead)
+	if p.step > 0 {
+		p.goal = max(2<<p.step*Small, p.goal)
+	}
+}
+
+// decide looks at what was measured, while nothing is under way.
+func (p *Pace) decide(now time.Time) {
+	switch {
+	case p.issued == 0:
+		return
+	case p.settled:
+		switch {
+		case !p.over(now):
+			return
+		case p.since < p.patience:
+			p.found = p.step // for when it is no longer in memory
+		default:
+			p.found, p.patience = 0, 2*p.patience
+		}
+		// Once more from the beginning.
+		p.settled, p.step = false, 0
+		p.round(now)
+		return
+	case !p.waited:
+		// In memory: nothing to be learned. Side by side is for what is not.
+		p.step, p.cold = 0, false
+		p.round(now)
+		return
+	case !p.over(now):
+		return
+	case p.step == 0 && p.found > 0:
+		p.settle(p.found, now)
+		return
+	}
+	rate := float64(p.bytes) / now.Sub(p.began).Seconds()
+	if p.step == 0 {
+		p.stream, p.best, p.bestStep = rate, 0, 0
+		p.step = 1
+		p.round(now)
+		return
+	}
+	// A disk is not equally fast all the time. Where many requests help, they
+	// help a lot.
+	if p.step == 1 && rate < 1.5*p.stream || rate < 1.15*p.best {
+		p.settle(p.bestStep, now)
+		return
+	}
+	p.best, p.bestStep = rate, p.step
+	if p.step == steps-1 {
+		p.settle(p.step, now)
+		return
+	}
+	p.step++
+	p.round(now)
+}
+
+func (p *Pace) settle(step int, now time.Time) {
+	if p.found == 0 {
+		p.since = 0
+	}
+	p.step, p.settled, p.found = step, true, 0
+	p.cold, p.idle = true, 0
+	p.round(now)
+}

@@ -1,0 +1,177 @@
+package mmapio
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mmapio/mmapio/internal/pace"
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// A window is a part of a long system call: of bringing pages in, or of locking
+// them. Offsets are the lock set's.
+type window struct {
+	lo, hi int64
+	run    *windows
+	plan   pace.Window
+	turn   chan struct{} // closed once the window before is in; nil: no need to wait
+	in     chan struct{} // closed by this one
+
+	claim  *claim // of lockwindow.go
+	took   time.Duration
+	waited bool
+	err    error
+	halted bool // err is not its own, see stopped
+}
+
+// windows brings a range in, window by window, several side by side where that
+// is faster.
+type windows struct {
+	ctx    context.Context
+	f      *File
+	op     string
+	lo, hi int64
+	pace   *pace.Pace
+	ahead  int64 // the device's read-ahead
+
+	// begin is called in the order of the offsets and does not wait for the
+	// disk. work may wait, and runs side by side with that of others. After
+	// an error of begin there is no work.
+	begin, work func(w *window) error
+	// done is called by the goroutine that called run, with the bytes so far.
+	done func(bytes int64)
+
+	failed atomic.Int64 // where the first window lies that failed
+}
+
+// run returns the error of the first window, by offset, that failed. By then
+// none is under way any more, and what lies before it is done.
+func (r *windows) run() error {
+	r.failed.Store(maxInt64)
+	r.ahead = int64(sys.ReadAhead(r.f.src.file))
+	r.pace = pace.New(r.ahead, !sys.TellsWaits)
+	var (
+		results = make(chan *window, pace.Most)
+		under   int
+		wg      sync.WaitGroup
+		first   *window // that failed
+		sum     int64
+		last    chan struct{} // of the window before
+	)
+	defer wg.Wait() // also if done panics
+	defer r.fail(math.MinInt64)
+	finish := func(w *window) {
+		r.pace.Done(w.plan, w.hi-w.lo, w.took, w.waited)
+		switch {
+		case w.err == nil:
+			sum += w.hi - w.lo
+			if first == nil && r.done != nil {
+				r.done(sum)
+			}
+		case first == nil || w.lo < first.lo:
+			first = w
+		}
+	}
+	for at := r.lo; ; {
+		var plan pace.Window
+		ok := false
+		if at < r.hi && first == nil {
+			plan, ok = r.pace.Next(time.Now())
+		}
+		if !ok {
+			if under == 0 {
+				break
+			}
+			w := <-results
+			under--
+			finish(w)
+			continue
+		}
+		w := &window{lo: at, hi: min(r.hi, r.f.edge(at, plan.Size)), run: r, plan: plan}
+		at = w.hi
+		if plan.Alone && under > 0 {
+			w.turn = last
+		}
+		if w.err = w.stopped(); w.err == nil {
+			w.err = r.begin(w)
+		}
+		switch {
+		case w.err != nil:
+			r.fail(w.lo)
+			finish(w)
+		case plan.Only || under == 0 && w.hi == r.hi:
+			r.do(w)
+			finish(w)
+		default:
+			w.in = make(chan struct{})
+			last = w.in
+			under++
+			wg.Go(func() {
+				defer func() { results <- w }()
+				r.do(w)
+			})
+		}
+	}
+	if first != nil {
+		return first.err
+	}
+	return nil
+}
+
+// do does the work of a window.
+func (r *windows) do(w *window) {
+	w.err = r.work(w)
+	w.isIn()
+	if w.err != nil {
+		r.fail(w.lo)
+	}
+}
+
+// isIn lets the next window of a stream go on.
+func (w *window) isIn() {
+	if w.in != nil {
+		close(w.in)
+		w.in = nil
+	}
+}
+
+// fail stops the windows beyond an offset.
+func (r *windows) fail(at int64) {
+	for {
+		old := r.failed.Load()
+		if old <= at || r.failed.CompareAndSwap(old, at) {
+			return
+		}
+	}
+}
+
+// errStopped is the error of a window that another's error has stopped.
+var errStopped = errors.New("stopped")
+
+// stopped returns an error where there is no point in going on.
+func (w *window) stopped() error {
+	if r := w.run; r.ctx.Err() != nil {
+		return r.f.fail(r.op, context.Cause(r.ctx))
+	}
+	if w.run.failed.Load() < w.lo {
+		return errStopped
+	}
+	return nil
+}
+
+// edge returns where a window of about n bytes that starts at an offset of the
+// lock set ends: not inside of what one huge page can map, which would take it
+// apart. Huge pages map aligned parts of files.
+func (f *File) edge(at, n int64) int64 {
+	skew := f.src.off - f.src.off%int64(sys.PageSize())
+	if g := f.cur.Load(); f.anonymous() && g.mem.space != nil {
+		skew = int64(g.mem.space.Addr()) + int64(g.mem.base)
+	}
+	skew %= pace.Small
+	return max(page.Down(at+skew+n, pace.Small)-skew, at+1)
+}
