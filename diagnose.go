@@ -51,6 +51,9 @@ func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err er
 	}
 	e := &LockError{Op: call.op, Path: f.src.name, Off: call.off, Len: call.n, Err: err}
 	e.Limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
+	// What the call has locked itself is about to be let go.
+	need += call.locked
+	e.Limits.InUse = max(e.Limits.InUse-call.locked, min(e.Limits.InUse, 0))
 	var (
 		maps  *mapCountError
 		group *cgroupError

@@ -19,6 +19,7 @@ type lockCall struct {
 	progress func(done, total int64)
 
 	pins    []lockset.Pin // of the windows begun
+	locked  int64         // bytes that the kernel locked for it; guarded by locks.mu
 	cgroups int           // whether they have to be looked at
 	unasked int64         // bytes brought in since they were
 }
@@ -47,7 +48,7 @@ func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi
 // lockOnce is one try of lockWindows. It asks for another if the File was made
 // smaller and larger again meanwhile.
 func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done func(lo, hi int64)) (again bool, err error) {
-	call.pins = call.pins[:0]
+	call.pins, call.locked = call.pins[:0], 0
 	defer func() { again, err = f.lockEnd(call, lo, hi, err, done) }()
 	if err = f.tooMuch(call, lo, hi); err != nil {
 		return false, err
@@ -322,6 +323,9 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 		level = lockset.OnFault
 	}
 	for _, run := range missing {
+		if run.Level == lockset.None {
+			call.locked += run.Hi - run.Lo
+		}
 		l.set.Hold(run.Lo, run.Hi, max(level, run.Level))
 	}
 	f.recount(g)
