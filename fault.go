@@ -151,9 +151,14 @@ func (s *source) why(off int64, store bool) error {
 		return underlying(err)
 	}
 	if s.mode == ReadWrite {
-		// Asks for a block for this page; the size stays.
-		if err := sys.Probe(s.file, at, int64(sys.PageSize())); err != nil {
+		// Asks for a block for this page; the size stays. If there is one by
+		// now, it was still for want of it that a store failed.
+		lacking, err := sys.Probe(s.file, at, int64(sys.PageSize()))
+		if err != nil {
 			return err
+		}
+		if store && lacking {
+			return sys.ErrNoSpace
 		}
 	}
 	return errNoMemory

@@ -40,15 +40,17 @@ func SyncDir(dir string) error { return syncDir(dir) }
 // error the file may be longer than it was. ErrUnsupported where the file
 // system cannot.
 //
-// fallocate(2), F_PREALLOCATE.
+// fallocate(2), with FALLOC_FL_UNSHARE_RANGE for blocks that copies of the file
+// share with it; F_PREALLOCATE.
 func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
 
 // Probe asks for disk blocks for a range of f that exists already, without
 // changing its size, to see whether that fails. It succeeds where the system
-// cannot be asked.
+// cannot be asked. lacking says that the range had not all of its blocks before,
+// or that the disk is so full that a moment ago it may have been entirely so.
 //
 // fallocate(2) with FALLOC_FL_KEEP_SIZE.
-func Probe(f *os.File, off, n int64) error { return probe(f, off, n) }
+func Probe(f *os.File, off, n int64) (lacking bool, err error) { return probe(f, off, n) }
 
 // MemlockLimits returns the soft and the hard limit on locked bytes of this
 // process, -1 for none, and whether the process is exempt from them.

@@ -55,6 +55,16 @@ func allocate(f *os.File, off, n int64) error {
 	if n > allocateStep && !fits(f, n) {
 		return ErrNoSpace // rather than fill the disk first
 	}
+	var st unix.Stat_t
+	if err := control(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		return err
+	}
+	if old := min(n, st.Size-off); old > 0 { //nolint:unconvert // narrower elsewhere
+		// Before anything grows.
+		if err := control(f, func(fd int) error { return unshare(fd, off, old) }); err != nil {
+			return err
+		}
+	}
 	for n > 0 {
 		step := min(n, allocateStep)
 		err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, off, step) })
@@ -84,12 +94,48 @@ func fits(f *os.File, n int64) bool {
 	return err != nil || (n-st.Blocks*512)/int64(fs.Bsize) <= int64(fs.Bfree) //nolint:unconvert // narrower elsewhere
 }
 
-func probe(f *os.File, off, n int64) error {
-	err := control(f, func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
-	if err == unix.EOPNOTSUPP || err == unix.ENOSYS { //nolint:errorlint // bare errno
+// unshare copies the blocks of a range that other files have too: storing to
+// them would need others. Only XFS and the like share and can do it.
+func unshare(fd int, off, n int64) error {
+	const mode = unix.FALLOC_FL_UNSHARE_RANGE | unix.FALLOC_FL_KEEP_SIZE
+	err := retry(func() error { return unix.Fallocate(fd, mode, off, n) })
+	switch err { //nolint:errorlint // bare errnos
+	case unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL: //nolint:errorlint // bare errnos
 		return nil
 	}
 	return err
+}
+
+func probe(f *os.File, off, n int64) (lacking bool, err error) {
+	err = control(f, func(fd int) error {
+		var before, after unix.Stat_t
+		if err := unix.Fstat(fd, &before); err != nil {
+			return err
+		}
+		err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if err == nil {
+			err = unshare(fd, off, n)
+		}
+		if err != nil {
+			return err
+		}
+		if err := unix.Fstat(fd, &after); err != nil {
+			return err
+		}
+		lacking = after.Blocks > before.Blocks || nearlyFull(fd)
+		return nil
+	})
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS { //nolint:errorlint // bare errno
+		return false, nil
+	}
+	return lacking, err
+}
+
+// nearlyFull reports whether less than two per cent are free: file systems give
+// up before the last block, and find some again when they write their journal.
+func nearlyFull(fd int) bool {
+	var fs unix.Statfs_t
+	return unix.Fstatfs(fd, &fs) == nil && fs.Bavail < fs.Blocks/50
 }
 
 func memlockLimits() (soft, hard int64, exempt bool, err error) {

@@ -4,7 +4,7 @@ package sys
 
 import "os"
 
-func probe(f *os.File, off, n int64) error { return nil }
+func probe(f *os.File, off, n int64) (bool, error) { return false, nil }
 
 func pathOf(f *os.File) (string, error) { return "", ErrUnsupported }
 
