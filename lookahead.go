@@ -1,18 +1,20 @@
 package mmapio
 
-import "github.com/mmapio/mmapio/internal/sys"
+import (
+	"github.com/mmapio/mmapio/internal/page"
+	"github.com/mmapio/mmapio/internal/sys"
+)
 
 const (
 	// A loop brings in more than the piece that it is at, but does not begin
 	// with much: it may end any time.
 	aheadFirst = 64 << 10
 	aheadMost  = bringStep
-	// aheadHint is how far the kernel is asked to read on meanwhile, once a loop
-	// has come so far that it is likely to go on.
-	aheadHint = 4 << 20
-	// aheadRequest is what one such hint is about. The kernel reads no more at
-	// once than the read-ahead of the device, 128 KiB where nobody changed it.
-	aheadRequest = 128 << 10
+	// How far ahead of a loop the kernel is asked to read, once the loop has come
+	// so far that it is likely to go on: two of the requests that the device's
+	// read-ahead allows, within reason.
+	hintLeast = 4 << 20
+	hintMost  = 16 << 20
 )
 
 // A lookahead brings a range in for a loop over it.
@@ -25,6 +27,8 @@ type lookahead struct {
 	ready  int64 // up to here it is in
 	asked  int64 // up to here the kernel was asked to read
 	window int64
+
+	request int64 // as readAhead says; 0: not asked
 }
 
 func newLookahead(f *File, g *generation, op string, off, n int64) lookahead {
@@ -65,16 +69,32 @@ func (l *lookahead) hint(to int64) {
 	if l.window < aheadMost {
 		return
 	}
-	e := l.g.mem
+	if l.request == 0 {
+		l.request = l.f.src.readAhead()
+	}
+	e, far := l.g.mem, min(max(2*l.request, hintLeast), hintMost)
 	l.asked = max(l.asked, l.ready)
-	if l.asked > to+aheadHint/2 {
+	if l.asked > to+far/2 {
 		return // a system call for each step would be too many
 	}
-	for stop := min(to+aheadHint, l.end); l.asked < stop; {
-		at := l.asked + int64(e.delta)
-		n := min(at&^(aheadRequest-1)+aheadRequest-at, stop-l.asked)
-		first := int(at) &^ (sys.PageSize() - 1)
-		e.space.ReadAhead(e.base+first, int(at+n)-first)
+	for stop := min(to+far, l.end); l.asked < stop; {
+		n := min(l.request, stop-l.asked)
+		first := page.Down(l.asked+int64(e.delta), int64(sys.PageSize()))
+		e.space.ReadAhead(e.base+int(first), int(l.asked+n-first)+e.delta)
 		l.asked += n
 	}
+}
+
+// readAhead is how much the kernel reads at once when it is asked to. It is
+// looked up once.
+func (s *source) readAhead() int64 {
+	if n := s.ahead.Load(); n > 0 {
+		return n
+	}
+	n := int64(aheadRequest)
+	if s.file != nil {
+		n = max(n, int64(sys.ReadAhead(s.file)))
+	}
+	s.ahead.Store(n)
+	return n
 }

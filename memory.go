@@ -28,7 +28,8 @@ type source struct {
 	uncached bool // no descriptor, and the pages are not in the page cache
 
 	extra  atomic.Int64 // mappings that the File's locks cost, see splits
-	reads  atomic.Int32 // what coherent found out
+	reads  atomic.Int32 // a sys.Reads
+	ahead  atomic.Int64 // as readAhead found out
 	random atomic.Bool  // some part was advised to be read at random, see window.ask
 
 	owner weak.Pointer[File]
@@ -77,7 +78,8 @@ type extent struct {
 
 	area fault.Area
 
-	resident, writable known.Set // pages, counted from base; see stall.go
+	resident, writable known.Set    // pages, counted from base; see stall.go
+	missed             atomic.Int64 // the page after the last that was brought in
 }
 
 // newMemory wraps an extent for use. n is the number of bytes in use.

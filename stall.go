@@ -138,6 +138,7 @@ func (f *File) ready(g *generation, off int64, n int, store bool) error {
 	if at, size := e.base+lo*ps, (last-lo+1)*ps; f.anonymous() && !store {
 		err = e.swapIn(at, size)
 	} else {
+		e.readExactly(lo, last)
 		err = e.space.Populate(at, size, store)
 	}
 	if errors.Is(err, sys.ErrUnsupported) {
@@ -171,6 +172,28 @@ func (e *extent) swapIn(at, n int) error {
 		err = e.space.Populate(at, n, false)
 	}
 	return cmp.Or(err, first)
+}
+
+// aheadRequest is what one request to read ahead is about. The kernel reads no
+// more at once than the read-ahead of the device, 128 KiB where nobody changed
+// it.
+const aheadRequest = 128 << 10
+
+// readExactly asks the kernel to read pages that are about to be waited for.
+// For a page that is missing at that time it would read a whole neighbourhood,
+// and wait for that, which is right only where one page after the other is
+// missed. A wide range it would read piece by piece, each time waiting for the
+// last.
+func (e *extent) readExactly(lo, last int) {
+	if e.missed.Swap(int64(last)+1) == int64(lo) || e.src.info == nil {
+		return
+	}
+	ps := sys.PageSize()
+	for step := aheadRequest / ps; lo <= last; {
+		end := min(last, lo/step*step+step-1)
+		e.space.ReadAhead(e.base+lo*ps, (end-lo+1)*ps)
+		lo = end + 1
+	}
 }
 
 // stillIn reports whether pages that were known until a moment ago are still in
@@ -258,43 +281,54 @@ func (f *File) prefault(op string, g *generation, off, n int64) error {
 }
 
 // readCold reads from the file into the caller's bytes, past the mapping: where
-// both show the same, one system call does all. It reports whether it has read
-// them all. Whatever else happened is found out by who then goes through the
-// mapping.
+// both show the same, one system call does all, and no page table is touched. It
+// reports whether it has read them all. Whatever else happened is found out by
+// who then goes through the mapping.
 func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
 		return false
 	}
-	lo, last := g.mem.pageRange(off, len(p))
-	if g.mem.resident.Has(lo, last) || g.mem.stillIn(lo, last) || !f.src.coherent() {
+	reads := f.src.readsOf()
+	if reads == sys.ReadsElsewhere {
 		return false
 	}
-	if n, err := f.src.file.ReadAt(p, f.src.off+off); n < len(p) || err != nil {
+	lo, last := g.mem.pageRange(off, len(p))
+	if g.mem.resident.Has(lo, last) || g.mem.stillIn(lo, last) {
+		return false
+	}
+	at := f.src.off + off
+	if reads == sys.ReadsEither && f.src.cached(at, len(p)) {
+		return false // it would show nothing: somebody else may have read them
+	}
+	if n, err := f.src.file.ReadAt(p, at); n < len(p) || err != nil {
+		return false
+	}
+	if reads == sys.ReadsEither {
+		reads = sys.ReadsElsewhere
+		if f.src.cached(at, len(p)) {
+			reads = sys.ReadsPages
+		}
+		f.src.reads.Store(int32(reads))
+	}
+	if reads != sys.ReadsPages {
 		return false
 	}
 	g.mem.resident.Add(lo, last)
 	return true
 }
 
-// coherent reports whether pread(2) shows what the mapping shows, stores that
-// no system call knows of included. It asks once.
-func (s *source) coherent() bool {
-	switch s.reads.Load() {
-	case readsSame:
-		return true
-	case readsOther:
-		return false
+// readsOf asks the system once.
+func (s *source) readsOf() sys.Reads {
+	if r := sys.Reads(s.reads.Load()); r != sys.ReadsNotAsked {
+		return r
 	}
-	same := sys.ReadsMapped(s.file)
-	if same {
-		s.reads.Store(readsSame)
-	} else {
-		s.reads.Store(readsOther)
-	}
-	return same
+	r := sys.ReadsOf(s.file)
+	s.reads.Store(int32(r))
+	return r
 }
 
-const (
-	readsSame  = 1
-	readsOther = 2
-)
+// cached reports whether any of n bytes of the file is known to be in memory.
+func (s *source) cached(at int64, n int) bool {
+	c, err := sys.Cached(s.file, at, int64(n))
+	return err == nil && c.Resident > 0
+}

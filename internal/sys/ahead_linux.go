@@ -10,7 +10,8 @@ func (s *Space) readAhead(at, n int) {
 	s.madvise(at, n, unix.MADV_WILLNEED) //nolint:errcheck // a hint
 }
 
-func readsMapped(f *os.File) (same bool) {
+func readsOf(f *os.File) Reads {
+	reads := ReadsElsewhere
 	err := control(f, func(fd int) error {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		if err != nil {
@@ -22,12 +23,20 @@ func readsMapped(f *os.File) (same bool) {
 		}
 		switch uint32(st.Type) { // of other widths elsewhere; a magic has 32 bits
 		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
-			same = flags&unix.O_DIRECT == 0
+			reads = ReadsPages
+		case unix.FUSE_SUPER_MAGIC:
+			reads = ReadsEither
 		}
-		// Not the others: FUSE may be asked to keep nothing in the page cache,
-		// overlayfs reads from a copy once somebody else has caused one, and
-		// what network file systems do is between them and their servers.
+		// Not the others: overlayfs reads from a copy once somebody else has
+		// caused one, and what network file systems do is between them and their
+		// servers.
+		if flags&unix.O_DIRECT != 0 {
+			reads = ReadsElsewhere
+		}
 		return nil
 	})
-	return same && err == nil
+	if err != nil {
+		return ReadsElsewhere
+	}
+	return reads
 }

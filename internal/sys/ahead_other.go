@@ -7,4 +7,4 @@ import "os"
 func (s *Space) readAhead(at, n int) {}
 
 // Not relied on: OpenBSD keeps two caches.
-func readsMapped(*os.File) bool { return false }
+func readsOf(*os.File) Reads { return ReadsElsewhere }
