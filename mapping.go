@@ -111,6 +111,7 @@ func ensureSize(file *os.File, before, size int64, sparse bool) error {
 		if size <= before {
 			return nil
 		}
+		sys.AllowHoles(file)
 		return file.Truncate(size)
 	}
 	return allocate(file, before, 0, size)

@@ -44,6 +44,12 @@ func SyncDir(dir string) error { return syncDir(dir) }
 // share with it; F_PREALLOCATE.
 func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
 
+// AllowHoles lets f have holes where a file must be marked for that. It is a
+// hint: what cannot have holes has blocks.
+//
+// FSCTL_SET_SPARSE; elsewhere there is nothing to do.
+func AllowHoles(f *os.File) { allowHoles(f) }
+
 // Probe asks for disk blocks for a range of f that exists already, without
 // changing its size, to see whether that fails. It succeeds where the system
 // cannot be asked. lacking says that the range had not all of its blocks before,

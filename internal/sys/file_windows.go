@@ -117,3 +117,10 @@ func allocate(f *os.File, off, n int64) error {
 func setInfo(h windows.Handle, class uint32, v int64) error {
 	return windows.SetFileInformationByHandle(h, class, (*byte)(unsafe.Pointer(&v)), uint32(unsafe.Sizeof(v)))
 }
+
+func allowHoles(f *os.File) {
+	_ = control(f, func(h windows.Handle) error {
+		var n uint32
+		return windows.DeviceIoControl(h, windows.FSCTL_SET_SPARSE, nil, 0, nil, 0, &n, nil)
+	})
+}

@@ -11,3 +11,5 @@ func (r *Room) free() {}
 func mapFileIn(r *Room, f *os.File, off int64, n int, a Access) (*Space, error) {
 	return mapFile(f, off, n, a)
 }
+
+func allowHoles(*os.File) {}
