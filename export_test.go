@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/pace"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -26,3 +27,12 @@ func RefusedCgroup(need int64, path string, limit, usage, inactive, active int64
 	e.cgroup(&cgroupError{group, need})
 	return e
 }
+
+// SideBySide has long calls bring 1<<step windows in at a time until restore.
+func SideBySide(step int) (restore func()) {
+	newPace = func(int64, bool) *pace.Pace { return pace.Fixed(step) }
+	return func() { newPace = pace.New }
+}
+
+// AdvisedRandom notes that a part of f was advised to be read at random.
+func AdvisedRandom(f *File) { f.src.random.Store(true) }

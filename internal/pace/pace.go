@@ -36,8 +36,13 @@ const (
 	// reads is how many steps of read-ahead at least: what the kernel has read
 	// ahead for one way must not count for the next.
 	reads = 4
-	// What has been found out is good for so many bytes at first.
-	patience = 1 << 30
+	// What has been found out is good for so long at first, and twice as long
+	// each time that it is found again. A stream that is slow for nothing costs
+	// more than a look at it.
+	streamFor = 200 * time.Millisecond
+	besideFor = time.Second
+	// A device that reads so much ahead by itself is not looked at twice.
+	readsFar = 1 << 20
 )
 
 // A Pace is for one caller, who asks Next and tells Done. The zero Pace is not
@@ -64,11 +69,13 @@ type Pace struct {
 	// Throughput in bytes a second, of the stream and of the best step so far.
 	stream, best float64
 	bestStep     int
+	worse        int // steps in a row that were not better
 
-	settled  bool
-	found    int   // the step that was settled for before what is in memory now
-	since    int64 // bytes since it was found
-	patience int64 // how many there may be before it is measured again
+	settled bool
+	fixed   bool          // for ever
+	found   int           // the step that was settled for before what is in memory now
+	since   time.Time     // when it was
+	times   time.Duration // 1, 2, 4 … times streamFor or besideFor
 }
 
 // A Window says how to bring the next part in.
@@ -86,22 +93,28 @@ type Window struct {
 // caller cannot tell whether a window had to wait, always is set and Done is
 // told that it had.
 func New(readAhead int64, always bool) *Pace {
-	p := &Pace{readAhead: readAhead, always: always, size: Small, patience: patience}
+	p := &Pace{readAhead: readAhead, always: always, size: Small, times: 1}
 	p.round(time.Time{})
+	return p
+}
+
+// Fixed makes a Pace that has found 1<<step windows side by side to be best, and
+// does not look again.
+func Fixed(step int) *Pace {
+	p := New(0, false)
+	p.settle(step, time.Now())
+	p.fixed = true
 	return p
 }
 
 // Next returns what to begin now. If ok is false, something that is under way
 // has to be done first.
 func (p *Pace) Next(now time.Time) (w Window, ok bool) {
-	if p.inside == 0 {
-		p.decide(now)
+	if !p.decide(now) {
+		return w, false
 	}
-	switch {
-	case p.inside == 0 && p.issued == 0:
+	if p.issued == 0 {
 		p.began = now
-	case p.over(now):
-		return w, false // until nothing is under way
 	}
 	switch {
 	case p.step > 0:
@@ -126,24 +139,12 @@ func (p *Pace) Next(now time.Time) (w Window, ok bool) {
 	return w, true
 }
 
-// over reports whether there is something to decide.
-func (p *Pace) over(now time.Time) bool {
-	switch {
-	case p.settled:
-		return p.step > 0 && p.idle >= 2<<p.step || p.since >= p.patience && p.cold
-	case p.step == 0 && p.found > 0:
-		return p.cold
-	}
-	return p.issued >= p.goal && now.Sub(p.began) >= roundTime
-}
-
 // Done tells that a window is done: how large it was in the end, how long it
 // took, without waiting for its turn, and whether it had to wait for the disk.
 func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
 	waited = waited || p.always
 	p.inside--
 	p.bytes += bytes
-	p.since += bytes
 	p.waited = p.waited || waited
 	p.idle++
 	if waited {
@@ -175,60 +176,84 @@ func (p *Pace) round(now time.Time) {
 	}
 }
 
-// decide looks at what was measured, while nothing is under way.
-func (p *Pace) decide(now time.Time) {
+// decide looks at what was measured. It returns false if it has to wait until
+// nothing is under way: a stream begins and ends alone.
+func (p *Pace) decide(now time.Time) bool {
+	var to int
 	switch {
-	case p.issued == 0:
-		return
+	case p.fixed:
+		return true
 	case p.settled:
-		switch {
-		case !p.over(now):
-			return
-		case p.since < p.patience:
-			p.found = p.step // for when it is no longer in memory
-		default:
-			p.found, p.patience = 0, 2*p.patience
+		long := streamFor
+		if p.step > 0 {
+			long = besideFor
 		}
-		// Once more from the beginning.
-		p.settled, p.step = false, 0
+		late := now.Sub(p.since) >= p.times*long
+		if !(p.step > 0 && p.idle >= 2<<p.step || late && p.cold) {
+			return true
+		}
+		if p.inside > 0 {
+			return false
+		}
+		if late {
+			p.found, p.times = 0, 2*p.times
+		} else {
+			p.found = p.step // for when it is no longer in memory
+		}
+		p.settled, p.step, p.worse, p.best, p.bestStep = false, 0, 0, 0, 0
 		p.round(now)
-		return
-	case !p.waited:
-		// In memory: nothing to be learned. Side by side is for what is not.
-		p.step, p.cold = 0, false
-		p.round(now)
-		return
-	case !p.over(now):
-		return
+		return true
+	case p.step == 0 && !p.waited:
+		// In memory: nothing to be learned.
+		if p.inside == 0 {
+			p.round(now)
+		}
+		return true
 	case p.step == 0 && p.found > 0:
-		p.settle(p.found, now)
-		return
+		to = p.found
+	case p.step == 0:
+		if p.issued < p.goal || now.Sub(p.began) < roundTime {
+			return true
+		}
+		to = 1
+	case p.bytes < p.goal || now.Sub(p.began) < roundTime:
+		return true
+	}
+	if p.step == 0 && p.inside > 0 {
+		return false
 	}
 	rate := float64(p.bytes) / now.Sub(p.began).Seconds()
-	if p.step == 0 {
-		p.stream, p.best, p.bestStep = rate, 0, 0
-		p.step = 1
+	switch {
+	case p.step == 0 && p.found > 0:
+		p.settle(to, now)
+		return true
+	case p.step == 0:
+		p.stream, p.step = rate, to
 		p.round(now)
-		return
-	}
+		return true
 	// A disk is not equally fast all the time. Where many requests help, they
 	// help a lot.
-	if p.step == 1 && rate < 1.5*p.stream || rate < 1.15*p.best {
-		p.settle(p.bestStep, now)
-		return
+	case p.waited && rate >= 1.5*p.stream && rate >= 1.15*p.best:
+		p.best, p.bestStep, p.worse = rate, p.step, 0
+	default:
+		p.worse++
 	}
-	p.best, p.bestStep = rate, p.step
-	if p.step == steps-1 {
-		p.settle(p.step, now)
-		return
+	if !p.waited || p.worse > 1 || p.worse == 1 && p.readAhead >= readsFar || p.step == steps-1 {
+		if p.bestStep == 0 && p.inside > 0 {
+			p.worse-- // it is looked at again
+			return false
+		}
+		p.settle(p.bestStep, now)
+		return true
 	}
 	p.step++
 	p.round(now)
+	return true
 }
 
 func (p *Pace) settle(step int, now time.Time) {
 	if p.found == 0 {
-		p.since = 0
+		p.since = now
 	}
 	p.step, p.settled, p.found = step, true, 0
 	p.cold, p.idle = true, 0
