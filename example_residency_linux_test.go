@@ -1,6 +1,7 @@
 package mmapio_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -51,4 +52,49 @@ func ExampleFile_ResidentRanges() {
 	}
 	fmt.Println(ranges)
 	// Output: [{524288 5}]
+}
+
+func ExampleFile_Advise() {
+	f, done := exampleFile()
+	defer done()
+	// Reads will jump about: the system is to read nothing round them.
+	fmt.Println(f.Advise(0, f.Size(), mmapio.AdviceRandom))
+	// What was read once is not needed again.
+	fmt.Println(f.Advise(0, f.Size(), mmapio.AdviceDontNeed))
+	fmt.Println(f.Lock(0, 1))
+	fmt.Println(errors.Is(f.Advise(0, f.Size(), mmapio.AdvicePageOut), mmapio.ErrBusy))
+	// Output:
+	// <nil>
+	// <nil>
+	// <nil>
+	// true
+}
+
+func ExampleFile_Prefetch() {
+	f, done := exampleFile()
+	defer done()
+	if err := f.Prefetch(0, f.Size()); err != nil { // returns at once
+		log.Fatal(err)
+	}
+	b := make([]byte, 4)
+	_, err := f.ReadAt(b, 0) // waits for what is not there yet
+	fmt.Println(b, err)
+	// Output: [0 0 0 0] <nil>
+}
+
+func ExampleOptions_hugePages() {
+	f, err := mmapio.Anonymous(64<<20, &mmapio.Options{HugePages: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	r, err := f.Residency(0, f.Size())
+	fmt.Println(r.Resident, "pages in RAM by asking,", err)
+	if _, err := f.WriteAt(make([]byte, 64<<20), 0); err != nil {
+		log.Fatal(err)
+	}
+	if r, err = f.Residency(0, f.Size()); err == nil && r.Huge > 0 {
+		// … the system has given huge pages
+	}
+	// Output: 0 pages in RAM by asking, <nil>
 }

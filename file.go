@@ -30,6 +30,8 @@ type File struct {
 	room    sys.Room    // for the next mapping, see setAside; guarded by mu
 	closing atomic.Bool // a growth that reads from the disk gives way
 	glance  glance      // guarded by mu
+	advised advised     // guarded by mu
+	coming  prefetcher
 
 	locks  locker
 	syncer *syncer // nil where nothing reaches a file

@@ -31,14 +31,14 @@ func (m *maxMapCount) get() (int64, error) {
 	return m.value, m.err
 }
 
-// splits is how many mappings the locks of all Files have cost.
+// splits is how many mappings the locks and the advice of all Files have cost.
 var splits atomic.Int64
 
 // recount brings splits up to date after a change of the held pages. The
 // kernel cuts a mapping wherever locked and unlocked pages meet; a run that
 // reaches an end of the File costs one cut less.
 func (f *File) recount(g *generation) {
-	extra := f.locks.cost(g, f.locks.set.HeldRuns())
+	extra := f.locks.cost(g, f.locks.set.HeldRuns()) + f.src.cuts.Load()
 	splits.Add(extra - f.src.extra.Swap(extra))
 }
 

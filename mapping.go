@@ -65,18 +65,27 @@ func (f *File) anonymous() bool { return f.src.info == nil }
 // mapSpace gives e its space and maps n bytes into it.
 func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 	lead := e.base + e.delta
+	room := f.hugeRoom(max(n, reserve))
 	switch {
 	case f.anonymous() && sys.CanReserve:
 		// A page that cannot be touched lies on both sides.
-		e.base = sys.PageSize()
-		if e.space, err = sys.Reserve(e.base + pageUp(max(n, reserve)) + e.base); err == nil && n > 0 {
-			err = e.space.PlaceAnon(e.base, n)
+		guard := sys.PageSize() + room
+		if e.space, err = sys.Reserve(guard + pageUp(max(n, reserve)) + guard); err == nil {
+			e.base = sys.PageSize()
+			e.base += toHuge(e.space.Addr()+uintptr(e.base), 0, room)
+			if n > 0 {
+				err = e.space.PlaceAnon(e.base, n)
+			}
 		}
 	case f.anonymous():
 		e.space, err = sys.MapAnon(n)
-	case reserve > n:
-		if e.space, err = sys.Reserve(lead + reserve); err == nil && n > 0 {
-			err = e.space.Place(f.src.file, f.src.off-int64(lead), 0, lead+n, f.src.mode.access())
+	case reserve > n || room > 0:
+		if e.space, err = sys.Reserve(lead + max(n, reserve) + room); err == nil {
+			start := f.src.off - int64(lead)
+			e.base = toHuge(e.space.Addr(), start, room)
+			if n > 0 {
+				err = e.space.Place(f.src.file, start, e.base, lead+n, f.src.mode.access())
+			}
 		}
 	default:
 		e.space, err = sys.MapFileIn(&f.room, f.src.file, f.src.off-int64(lead), lead+n, f.src.mode.access())
@@ -91,6 +100,25 @@ func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 	return err
 }
 
+// hugeRoom is how much more address space a mapping of n bytes needs in order to
+// begin where huge pages can map it.
+func (f *File) hugeRoom(n int) int {
+	if !f.opts.HugePages || !sys.CanReserve || n < sys.HugePage() {
+		return 0
+	}
+	return sys.HugePage()
+}
+
+// toHuge returns how far behind an address a mapping from start on has to begin:
+// the address and the offset in the file must be alike within a huge page. room
+// is the size of that, or 0.
+func toHuge(addr uintptr, start int64, room int) int {
+	if room == 0 {
+		return 0
+	}
+	return int((uint64(start) - uint64(addr)) & uint64(room-1))
+}
+
 // adviseNew applies what the options say about pages to ones just mapped.
 func (f *File) adviseNew(e *extent, at, n int) error {
 	if f.opts.NoDump {
@@ -99,8 +127,11 @@ func (f *File) adviseNew(e *extent, at, n int) error {
 		}
 	}
 	if f.opts.NoFork {
-		return e.space.Advise(at, n, sys.NoFork)
+		if err := e.space.Advise(at, n, sys.NoFork); err != nil {
+			return err
+		}
 	}
+	f.readvise(e, at-e.base, n)
 	return nil
 }
 

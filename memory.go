@@ -27,7 +27,8 @@ type source struct {
 
 	uncached bool // no descriptor, and the pages are not in the page cache
 
-	extra  atomic.Int64 // mappings that the File's locks cost, see splits
+	extra  atomic.Int64 // mappings that the File's locks and advice cost, see splits
+	cuts   atomic.Int64 // of these, what advice costs
 	reads  atomic.Int32 // a sys.Reads
 	ahead  atomic.Int64 // as readAhead found out
 	random atomic.Bool  // some part was advised to be read at random, see window.ask

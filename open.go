@@ -91,8 +91,9 @@ func Map(f *os.File, opts *Options) (*File, error) {
 }
 
 // Anonymous maps zeroed memory with no file behind it, private to the process
-// and always ReadWrite. Options takes Reserve, Lock, Populate, NoDump and
-// NoFork; nil means the zero value. Sync does nothing and succeeds.
+// and always ReadWrite. Options takes Reserve, Lock, Populate, Prefault,
+// HugePages, NoDump and NoFork; nil means the zero value. Sync does nothing and
+// succeeds.
 func Anonymous(size int64, opts *Options) (*File, error) {
 	o := copied(opts)
 	if err := o.check(opAnonymous, opAnonymous); err != nil {
@@ -282,6 +283,9 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 
 // start maps the first generation.
 func (f *File) start(op string, size int64) (*File, error) {
+	if f.opts.HugePages {
+		f.advised.huge = f.advised.huge.with(0, noEnd, sys.HugePages)
+	}
 	g, err := f.mapNew(op, size, max(size, f.opts.Reserve))
 	if err != nil {
 		return nil, err

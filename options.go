@@ -109,6 +109,12 @@ type Options struct {
 	// answered. ReadAt, WriteAt, LoadAt, StoreAt, Chunks and Pages always bring in
 	// what they touch.
 	Prefault int64
+	// HugePages asks for transparent huge pages, and maps the file where the
+	// system could use them. It is a hint, the only option that may be ignored:
+	// [Residency] tells what came of it. To ask costs no memory and changes
+	// nothing; a page of Anonymous memory that is stored to may bring its huge
+	// page with it. AdviceHugePage says what the systems do.
+	HugePages bool
 
 	// Sync says when what is written is synced without being asked. It needs
 	// ReadWrite and a descriptor.

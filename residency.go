@@ -2,10 +2,7 @@ package mmapio
 
 import (
 	"errors"
-	"runtime"
 
-	"github.com/mmapio/mmapio/internal/gate"
-	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -49,29 +46,32 @@ func (r Residency) Known() bool { return r.Resident >= 0 }
 // cachestat(2) of Linux 6.5, mincore(2) on Linux, FreeBSD, NetBSD and
 // DragonFly; for private memory PAGEMAP_SCAN of Linux 6.7. Elsewhere it is
 // errors.ErrUnsupported.
-func (f *File) Residency(off, n int64) (Residency, error) {
+func (f *File) Residency(off, n int64) (r Residency, err error) {
 	const op = "residency"
-	g, pass, err := f.enterCall(op, off, n)
+	err = f.mapped(op, func(g *generation) error {
+		if err := f.within(op, g, off, n); err != nil {
+			return err
+		}
+		r = Residency{PageSize: sys.PageSize()}
+		if n == 0 {
+			return nil
+		}
+		first, last := g.pages(off, n)
+		r.Pages = int64((last - first) / r.PageSize)
+		var s survey
+		if err := f.survey(&s, g, int64(first), int64(last)); err != nil {
+			return f.fail(op, err)
+		}
+		r.Resident, r.Dirty, r.Writeback = s.counts.Resident, s.counts.Dirty, s.counts.Writeback
+		huge, err := g.mem.space.HugePages(g.mem.base+first, last-first)
+		if r.Huge = int64(huge); err != nil {
+			r.Huge = sys.Unknown
+		}
+		return nil
+	})
 	if err != nil {
 		return Residency{}, err
 	}
-	defer pass.Leave()
-	ps := int64(sys.PageSize())
-	first, last := g.mem.pages(off, n)
-	r := Residency{PageSize: int(ps), Pages: (last - first) / ps}
-	if n == 0 {
-		return r, nil
-	}
-	var s survey
-	if err := f.survey(&s, g, first, last); err != nil {
-		return Residency{}, f.fail(op, err)
-	}
-	r.Resident, r.Dirty, r.Writeback = s.counts.Resident, s.counts.Dirty, s.counts.Writeback
-	huge, err := g.mem.space.HugePages(g.mem.base+int(first), int(last-first))
-	if r.Huge = int64(huge); err != nil {
-		r.Huge = sys.Unknown
-	}
-	runtime.KeepAlive(g)
 	return r, nil
 }
 
@@ -79,69 +79,38 @@ func (f *File) Residency(off, n int64) (Residency, error) {
 // pages, but nothing outside of the range, in order and apart from each other.
 // What counts is said at Residency; where that does not know, the error is
 // errors.ErrUnsupported.
-func (f *File) ResidentRanges(off, n int64) ([]Range, error) {
+func (f *File) ResidentRanges(off, n int64) (ranges []Range, err error) {
 	const op = "residentranges"
-	g, pass, err := f.enterCall(op, off, n)
+	err = f.mapped(op, func(g *generation) error {
+		if err := f.within(op, g, off, n); err != nil || n == 0 {
+			return err
+		}
+		s := survey{run: func(lo, hi int64) {
+			lo = max(lo-int64(g.mem.delta), off)
+			hi = min(hi-int64(g.mem.delta), off+n)
+			if k := len(ranges) - 1; k >= 0 && ranges[k].Off+ranges[k].Len == lo {
+				ranges[k].Len = hi - ranges[k].Off
+			} else {
+				ranges = append(ranges, Range{lo, hi - lo})
+			}
+		}}
+		first, last := g.pages(off, n)
+		err := f.survey(&s, g, int64(first), int64(last))
+		if err == nil && s.counts.Resident == sys.Unknown {
+			err = errNotTold
+		}
+		if err != nil {
+			return f.fail(op, err)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer pass.Leave()
-	if n == 0 {
-		return nil, nil
-	}
-	var ranges []Range
-	first, last := g.mem.pages(off, n)
-	s := survey{run: func(lo, hi int64) {
-		lo = max(lo-int64(g.mem.delta), off)
-		hi = min(hi-int64(g.mem.delta), off+n)
-		if k := len(ranges) - 1; k >= 0 && ranges[k].Off+ranges[k].Len == lo {
-			ranges[k].Len = hi - ranges[k].Off
-		} else {
-			ranges = append(ranges, Range{lo, hi - lo})
-		}
-	}}
-	err = f.survey(&s, g, first, last)
-	switch {
-	case err != nil:
-	case s.counts.Resident == sys.Unknown:
-		err = errNotTold
-	default:
-		runtime.KeepAlive(g)
-		return ranges, nil
-	}
-	return nil, f.fail(op, err)
+	return ranges, nil
 }
 
 var errNotTold error = &sentinel{"the kernel does not tell what is in RAM of this file", errors.ErrUnsupported}
-
-// enterCall lets a call that may take long into the present generation, for a range
-// that lies in it. A shrink waits for the Pass to be given back.
-func (f *File) enterCall(op string, off, n int64) (*generation, gate.Pass, error) {
-	for {
-		g, err := f.current(op)
-		if err == nil {
-			err = f.within(op, g, off, n)
-		}
-		if err != nil {
-			return nil, gate.Pass{}, err
-		}
-		pass, ok := g.mem.calls.Enter()
-		if !ok {
-			continue
-		}
-		if f.cur.Load() == g {
-			return g, pass, nil
-		}
-		pass.Leave()
-	}
-}
-
-// pages returns the whole pages that a range touches, as distances from base.
-func (e *extent) pages(off, n int64) (first, last int64) {
-	lo := off + int64(e.delta)
-	first, last, _ = page.Outward(lo, lo+n, int64(sys.PageSize()))
-	return first, last
-}
 
 // A survey counts what is in RAM and, if run is set, calls it for each run of
 // that, in order. Runs may touch each other.

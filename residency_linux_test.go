@@ -318,7 +318,7 @@ func TestResidencyCopies(t *testing.T) {
 // Anonymous memory is in RAM where it was stored to.
 func TestResidencyAnonymous(t *testing.T) {
 	prove.Need(t, prove.Pagemap)
-	f := opened(t)(mmapio.Anonymous(64*pageSize, &mmapio.Options{Reserve: 128 * pageSize}))
+	f := opened(t)(mmapio.Anonymous(64*pageSize, &mmapio.Options{Reserve: 128 * pageSize, Prefault: -1}))
 	for _, p := range []int64{5, 6, 30} {
 		if _, err := f.WriteAt([]byte{1}, p*pageSize); err != nil {
 			t.Fatal(err)

@@ -254,6 +254,7 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 			clear(m.space.Bytes(m.base+from, to-from)) // to grow shows zeroes
 		}
 	}
+	f.cutAdvised(int64(from))
 	l.mu.Lock()
 	f.keepIn(f.cur.Load(), int64(from-folio*sys.PageSize()), int64(from)) // of the folio that was cut
 	l.mu.Unlock()

@@ -40,6 +40,7 @@ func residentBody([]string) int                            { return 1 }
 func readVMAs(testing.TB, int, bool) []VMA                 { return nil }
 func vmas(int, string) ([]VMA, error)                      { return nil, errNotHere }
 func readPages(testing.TB, span) (present, swapped []bool) { return nil, nil }
+func flaggedPages(span, uint64) ([]bool, error)            { return nil, errNotHere }
 func openFDs() ([]string, error)                           { return nil, errNotHere }
 func countFaults(testing.TB) func() Faults                 { return nil }
 func newCgroup(testing.TB, int64) *Cgroup                  { return nil }

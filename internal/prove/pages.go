@@ -42,6 +42,20 @@ func SwappedPages(t testing.TB, b []byte) []bool {
 	return swapped
 }
 
+const kpfActive = 1 << 6 // of /proc/kpageflags, from include/uapi/linux/kernel-page-flags.h
+
+// ActivePages says of every page that holds a byte of b whether the kernel counts it among those in use, which go last
+// when memory gets short. It needs root.
+func ActivePages(t testing.TB, b []byte) []bool {
+	t.Helper()
+	Need(t, Pagemap, Root)
+	active, err := flaggedPages(spanOf(b), kpfActive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return active
+}
+
 // Count is how many are true.
 func Count(pages []bool) int {
 	n := 0

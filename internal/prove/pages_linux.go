@@ -222,3 +222,34 @@ func scanPages(pagemap *os.File, s span, mask uint64) ([]bool, error) {
 	}
 	return marked, nil
 }
+
+// flaggedPages marks the pages of s that are present and have the flag in /proc/kpageflags.
+func flaggedPages(s span, flag uint64) ([]bool, error) {
+	marked := make([]bool, s.pages)
+	pagemap, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = pagemap.Close() }()
+	flags, err := os.Open("/proc/kpageflags")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = flags.Close() }()
+	raw := make([]byte, 8*s.pages)
+	if _, err := pagemap.ReadAt(raw, int64(s.start/s.size*8)); err != nil {
+		return nil, err
+	}
+	for i := range marked {
+		entry := binary.NativeEndian.Uint64(raw[8*i:])
+		if entry&pmPresent == 0 {
+			continue
+		}
+		var word [8]byte
+		if _, err := flags.ReadAt(word[:], int64(8*(entry&pmPFN))); err != nil {
+			return nil, err
+		}
+		marked[i] = binary.NativeEndian.Uint64(word[:])&flag != 0
+	}
+	return marked, nil
+}

@@ -25,6 +25,9 @@ type VMA struct {
 	PrivateDirty int64
 	SharedDirty  int64
 	Swap         int64
+	AnonHuge     int64 // mapped by huge pages; the next two the same, of files in memory and on disks
+	ShmemHuge    int64
+	FileHuge     int64
 	Locked       int64    // a proportional share: halves when a second process locks the same pages
 	VmFlags      []string //nolint:revive // smaps' own name
 }
@@ -180,6 +183,7 @@ func (v *VMA) set(key, value string) {
 	to := map[string]*int64{
 		"Rss": &v.Rss, "Pss": &v.Pss, "Anonymous": &v.Anonymous, "Private_Dirty": &v.PrivateDirty,
 		"Shared_Dirty": &v.SharedDirty, "Swap": &v.Swap, "Locked": &v.Locked,
+		"AnonHugePages": &v.AnonHuge, "ShmemPmdMapped": &v.ShmemHuge, "FilePmdMapped": &v.FileHuge,
 	}[key]
 	if to == nil {
 		return

@@ -41,7 +41,7 @@ func dropCached(f *os.File, off, n int64) error {
 // disk.
 func readAhead(f *os.File) int {
 	var st unix.Stat_t
-	if control(f, func(fd int) error { return unix.Fstat(fd, &st) }) != nil {
+	if f == nil || control(f, func(fd int) error { return unix.Fstat(fd, &st) }) != nil {
 		return usualReadAhead
 	}
 	dev := uint64(st.Dev) //nolint:unconvert // narrower elsewhere

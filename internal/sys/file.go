@@ -76,7 +76,7 @@ func RaiseMemlock() error { return raiseMemlock() }
 func DropCached(f *os.File, off, n int64) error { return dropCached(f, off, n) }
 
 // ReadAhead is how many bytes at most the system reads at once because of the
-// hint WillNeed, or a good size where it does not tell.
+// hint WillNeed, or a good size where it does not tell or f is nil.
 func ReadAhead(f *os.File) int { return readAhead(f) }
 
 // usualReadAhead is what Linux begins with.
