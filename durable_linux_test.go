@@ -319,3 +319,50 @@ func TestDurableHeld(t *testing.T) {
 	prove.NeedE2E(t, prove.FUSE, prove.Root)
 	powerCuts(t, 5, "held")
 }
+
+// replacer replaces a file again and again, as the example does.
+var replacer = prove.Register("replacer", func(args []string) int {
+	for n := 1; ; n++ {
+		b := newContent(n)
+		if err := replace(args[0], int64(len(b)), func(p []byte) error { copy(p, b); return nil }); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Println(n)
+	}
+})
+
+func newContent(n int) []byte { return bytes.Repeat([]byte{byte(n)}, n*1000) }
+
+// TestDurableNewFile: a file that is replaced is always whole, and the last one
+// that replace has returned for, or one that came after.
+func TestDurableNewFile(t *testing.T) {
+	prove.LeakCheck(t)
+	prove.NeedE2E(t, prove.FUSE, prove.Root)
+	for range 20 {
+		disk := slowfs.Start(t, slowfs.Options{NoFlush: true})
+		disk.AddData("f", newContent(0))
+		p := replacer.Start(t, prove.Args(disk.Path("f")))
+		last := 0
+		for range 1 + rand.IntN(10) {
+			if _, ok := p.Line(); !ok {
+				t.Fatal(p.Wait())
+			}
+			last++
+		}
+		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		disk.Cut()
+		p.Kill()
+		for {
+			if _, ok := p.Line(); !ok {
+				break
+			}
+			last++
+		}
+		got, found := disk.Durable("f")
+		if n := len(got) / 1000; !found || n < last || !bytes.Equal(got, newContent(n)) {
+			t.Fatalf("%d bytes are left, found %v; version %d was promised", len(got), found, last)
+		}
+		disk.Stop()
+	}
+}

@@ -346,3 +346,62 @@ func TestSyncShared(t *testing.T) {
 	}
 	mustClose(t, f)
 }
+
+// TestSyncSyscalls counts the system calls of each call. The FSYNCs of a file
+// system tell more, but not what costs nothing there.
+func TestSyncSyscalls(t *testing.T) {
+	prove.LeakCheck(t)
+	prove.NeedE2E(t, prove.Root, prove.TmpfsMount)
+	path := prove.NewFile(t, prove.SmallTmpfs(t, 4<<20), "f", 64*pageSize)
+	write := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	pinned := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	for i := int64(1); i < 64; i += 2 {
+		p, err := pinned.Pin(i*pageSize, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Release()
+	}
+	read := mustOpen(t, path, nil)
+	private := mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
+	memory := opened(t)(mmapio.Anonymous(64*pageSize, nil))
+	all := func(f *mmapio.File) func() error { return func() error { return f.SyncRange(1, f.Size()-1) } }
+	start := func(f *mmapio.File) func() error { return func() error { return f.StartSync(1, f.Size()-1) } }
+	for what, c := range map[string]struct {
+		call func() error
+		want int
+	}{
+		"Sync":                              {write.Sync, 1},                                       // fdatasync
+		"SyncRange":                         {all(write), 2},                                       // whether it is one mapping, msync
+		"SyncRange of a page":               {func() error { return write.SyncRange(5000, 3) }, 1}, // msync
+		"StartSync":                         {start(write), 1},                                     // sync_file_range
+		"Sync with pinned pages":            {pinned.Sync, 1},
+		"SyncRange over 64 mappings":        {all(pinned), 2}, // whether it is one mapping, fdatasync
+		"Sync of a ReadOnly File":           {read.Sync, 0},
+		"SyncRange of a ReadOnly File":      {all(read), 0},
+		"StartSync of a ReadOnly File":      {start(read), 0},
+		"Sync of a CopyOnWrite File":        {private.Sync, 0},
+		"SyncRange of a CopyOnWrite File":   {all(private), 0},
+		"Sync of an anonymous File":         {memory.Sync, 0},
+		"SyncRange of an anonymous File":    {all(memory), 0},
+		"StartSync of an anonymous File":    {start(memory), 0},
+		"SyncRange of nothing, of any File": {func() error { return write.SyncRange(7, 0) }, 0},
+	} {
+		noError(t, what, c.call()) // the first may do more
+		const calls = 2000
+		n := prove.CountSyscalls(t, 0, func() {
+			for range calls {
+				if err := c.call(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		// The runtime makes some of its own.
+		if n < c.want*calls || n > c.want*calls+calls/2 {
+			t.Errorf("%s: %d system calls in %d, want %d each", what, n, calls, c.want)
+		}
+	}
+	for _, f := range []*mmapio.File{read, private, memory, write} {
+		mustClose(t, f)
+	}
+}
