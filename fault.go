@@ -97,12 +97,16 @@ func (e *extent) faultIn(op string, off, n int64, store bool) *FaultError {
 func (e *extent) faultAt(op string, off int64, store bool) *FaultError {
 	ps := int64(sys.PageSize())
 	first := max(page.Down(off+int64(e.delta), ps)-int64(e.delta), 0)
-	fe := &FaultError{Op: op, Path: e.src.name, Off: first, FileOff: e.src.off + first}
+	fe := &FaultError{Op: op, Path: e.src.name, Off: first}
 	if at := off + int64(e.delta); at < 0 || at >= e.mapped.Load() {
-		fe.Off, fe.FileOff = off, e.src.off+off
+		fe.Off = off
 		fe.Err = errOutside
 	} else {
 		fe.Err = e.src.why(first, store)
+	}
+	fe.FileOff = fe.Off
+	if e.src.info != nil {
+		fe.FileOff += e.src.off
 	}
 	return fe
 }

@@ -218,7 +218,9 @@ func (f *File) endLocks(g *generation) {
 	defer l.mu.Unlock()
 	f.cur.Store(closedGeneration)
 	for _, run := range l.set.Held(nil, 0, maxInt64) {
-		f.kernelUnlock(g, run) //nolint:errcheck // then the lock ends with the mapping
+		if !g.mem.secret {
+			f.kernelUnlock(g, run) //nolint:errcheck // then the lock ends with the mapping
+		}
 	}
 	l.init()
 	splits.Add(-f.src.extra.Swap(0))

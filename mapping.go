@@ -13,7 +13,7 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 	if err := fits(op, f.src.name, max(size, reserve)); err != nil {
 		return nil, err
 	}
-	e := &extent{src: f.src, gated: !sys.CanReserve || f.anonymous()}
+	e := &extent{src: f.src, gated: !sys.CanReserve || f.anonymous(), secret: f.anonymous() && f.opts.secret()}
 	e.delta = int(f.src.off % int64(sys.PageSize()))
 	e.base = int(f.src.off%int64(sys.Granularity())) - e.delta
 	if size == 0 && reserve == 0 {
@@ -70,11 +70,11 @@ func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 	case f.anonymous() && sys.CanReserve:
 		// A page that cannot be touched lies on both sides.
 		guard := sys.PageSize() + room
-		if e.space, err = sys.Reserve(guard + pageUp(max(n, reserve)) + guard); err == nil {
+		if e.space, err = sys.Reserve(guard + pageUp(e.delta+max(n, reserve)) + guard); err == nil {
 			e.base = sys.PageSize()
 			e.base += toHuge(e.space.Addr()+uintptr(e.base), 0, room)
 			if n > 0 {
-				err = e.space.PlaceAnon(e.base, n)
+				err = e.space.PlaceAnon(e.base, e.delta+n)
 			}
 		}
 	case f.anonymous():

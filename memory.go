@@ -21,7 +21,7 @@ import (
 type source struct {
 	name string
 	mode Mode
-	off  int64       // in the file, of the first mapped byte
+	off  int64       // in the file, of the first mapped byte; of memory with no file, in its first page
 	file *os.File    // nil: no file, or DropFD
 	info fs.FileInfo // as it was when opened; nil: no file
 
@@ -66,6 +66,8 @@ type extent struct {
 	base  int  // where in the space the page of the first mapped byte starts
 	delta int  // where in that page the byte is
 	gated bool // copiers enter too
+
+	secret bool // zeroed before it is given back
 
 	holders, calls, copiers gate.Gate
 
@@ -151,6 +153,7 @@ func (e *extent) settle() {
 	}
 	if e.gated {
 		// Nobody can be left who does not show.
+		e.zero(0, e.mapped.Load())
 		fault.Remove(&e.area)
 		e.space.Free() //nolint:errcheck // a whole mapping of ours: nothing can be done, nothing is lost
 		return
@@ -175,6 +178,9 @@ func (e *extent) abandon() {
 	}
 	if !e.retired {
 		splits.Add(-e.src.extra.Swap(0)) // the File was dropped without Close
+	}
+	if !e.gone {
+		e.zero(0, e.mapped.Load())
 	}
 	e.gone = true
 	if e.idle {

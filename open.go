@@ -93,7 +93,16 @@ func Map(f *os.File, opts *Options) (*File, error) {
 // Anonymous maps zeroed memory with no file behind it, private to the process
 // and always ReadWrite. Options takes Reserve, Lock, Populate, Prefault,
 // HugePages, NoDump and NoFork; nil means the zero value. Sync does nothing and
-// succeeds.
+// succeeds. On both sides lies a page that cannot be touched.
+//
+// With Lock, NoDump and NoFork together it is memory for a secret. It is
+// zeroed before it is given back, by Close, by a Resize that cuts it off or
+// moves it, or by the garbage collector, and stays locked until then, also
+// while something holds it past Close. And without Reserve its last byte is
+// the last of its page: to touch the one behind it is a fault, until Resize
+// changes the size. It starts where that puts it, so a value of n bytes lies
+// right at offsets where Size()-off is a multiple of its alignment; if the
+// size is a multiple of 8, that is so as everywhere.
 func Anonymous(size int64, opts *Options) (*File, error) {
 	o := copied(opts)
 	if err := o.check(opAnonymous, opAnonymous); err != nil {
@@ -106,7 +115,7 @@ func Anonymous(size int64, opts *Options) (*File, error) {
 		return nil, &RangeError{Op: opAnonymous, Path: opAnonymous, Len: size, Size: maxInt64}
 	}
 	o.Mode = ReadWrite
-	f := &File{src: &source{name: opAnonymous, mode: ReadWrite}, opts: o}
+	f := &File{src: &source{name: opAnonymous, mode: ReadWrite, off: o.secretLead(size)}, opts: o}
 	return f.start(opAnonymous, size)
 }
 

@@ -8,6 +8,14 @@ func SetFailpoint(step func(step string) error) (restore func()) {
 	return func() { failpoint = old }
 }
 
+// SetZeroed shows tests memory that was just zeroed. It returns what puts the
+// old state back.
+func SetZeroed(show func(b []byte)) (restore func()) {
+	old := zeroed
+	zeroed = show
+	return func() { zeroed = old }
+}
+
 // Memory is what the File maps, without a touch: to lend it brings pages in,
 // and then whoever looks which pages are there finds all.
 func Memory(f *File) []byte { return f.cur.Load().data }

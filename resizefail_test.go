@@ -96,6 +96,7 @@ type change struct {
 	steps  []string
 	whole  []string // the steps where a file must be unmapped to be cut, if they are others
 	cuts   bool     // others shorten the file while it is mapped
+	secret bool     // of the options that few systems have
 	locked int      // runs of pages that are locked, 0 for the three that open makes
 }
 
@@ -127,6 +128,9 @@ func changes() []change {
 	onFault, lockedCOW := locked, cow
 	onFault.Lock, lockedCOW.Lock = mmapio.LockOnFault, mmapio.LockNow
 	both := []string{"map", "lock", "lock tail"}
+	secret := mmapio.Options{Lock: mmapio.LockNow, NoDump: true, NoFork: true}
+	secretRoom := secret
+	secretRoom.Reserve = 40 * ps
 	sparse := mmapio.Options{Mode: mmapio.ReadWrite, Sparse: true}
 	return []change{
 		{name: "grow elsewhere", o: rw, size: size, do: resize(20 * ps), to: 20 * ps, steps: []string{"blocks", "map", "lock"}},
@@ -150,6 +154,9 @@ func changes() []change {
 		{name: "refresh, Lock", o: mmapio.Options{Lock: mmapio.LockNow}, size: size, others: longer, do: refresh, to: size + 9*ps, steps: both, locked: 1},
 		{name: "refresh copy on write, Lock", o: lockedCOW, size: size, others: longer, do: refresh, to: size + 9*ps, steps: both, locked: 1},
 		{name: "anonymous elsewhere, Lock", anon: true, o: mmapio.Options{Lock: mmapio.LockNow}, size: size, do: resize(20 * ps), to: 20 * ps, steps: both, locked: 1},
+		{name: "secret elsewhere", anon: true, o: secret, size: size, do: resize(20 * ps), to: 20 * ps, steps: both, locked: 1, secret: true},
+		{name: "secret in place", anon: true, o: secretRoom, size: size, do: resize(20 * ps), to: 20 * ps, steps: []string{"map", "lock tail"}, secret: true},
+		{name: "secret smaller", anon: true, o: secret, size: size, do: resize(2*ps + 1), to: 2*ps + 1, secret: true},
 		{name: "anonymous elsewhere", anon: true, size: size, do: resize(20 * ps), to: 20 * ps, steps: []string{"map", "lock"}},
 		{name: "anonymous in place", anon: true, o: mmapio.Options{Reserve: 40 * ps}, size: size, do: resize(20 * ps), to: 20 * ps, steps: []string{"map"}},
 	}
@@ -186,7 +193,7 @@ func TestResizeAllOrNothing(t *testing.T) {
 	needMaps(t)
 	needLocks(t)
 	for _, c := range changes() {
-		if (c.o.Reserve > 0 || c.cuts) && !reserves || c.o.Lock == mmapio.LockOnFault && (runtime.GOOS != "linux" || slow) {
+		if (c.o.Reserve > 0 || c.cuts) && !reserves || (c.o.Lock == mmapio.LockOnFault || c.secret) && (runtime.GOOS != "linux" || slow) {
 			continue
 		}
 		if c.whole != nil && !reserves {

@@ -15,6 +15,9 @@ import (
 func (f *File) handOver(op string, from, to *generation, t *tail, cut func() error) error {
 	l := &f.locks
 	var done []lockset.Run
+	if from.mem.secret {
+		f.moveUnlocked(from, to)
+	}
 	for _, run := range l.set.Held(nil, 0, min(from.mem.mapped.Load(), to.mem.mapped.Load())) {
 		run.Hi = min(run.Hi, to.mem.mapped.Load())
 		window := int64(lockWindow)
@@ -40,6 +43,7 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 				call := &lockCall{op: op, off: max(run.Lo-int64(to.mem.delta), 0), n: run.Hi - run.Lo}
 				return f.lockErrorHeld(call, to, part.Lo, part.Hi, err, part.Hi-part.Lo)
 			}
+			moveSecret(from, to, part)
 			f.kernelUnlock(from, part) //nolint:errcheck // the old mapping goes anyway
 			done = append(done, part)
 			lo = part.Hi
@@ -54,6 +58,7 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 		f.handBack(from, to, done)
 		return f.fail(op, err)
 	}
+	from.mem.blank()
 	l.set.Truncate(int64(to.mem.delta + len(to.data)))
 	return nil
 }
@@ -140,11 +145,15 @@ func (f *File) handBack(from, to *generation, done []lockset.Run) {
 		lock := func() error {
 			return from.mem.space.Lock(from.mem.base+int(done[i].Lo), int(done[i].Hi-done[i].Lo))
 		}
-		err := lock()               // beside the new one, for which there was room on the way here
+		err := lock() // beside the new one, for which there was room on the way here
+		moveSecret(to, from, done[i])
 		f.kernelUnlock(to, done[i]) //nolint:errcheck // the new mapping goes anyway
 		if err != nil {
 			lock() //nolint:errcheck // what was locked a moment ago fits again
 		}
+	}
+	if from.mem.secret {
+		f.moveUnlocked(to, from)
 	}
 	f.keepIn(from, 0, from.mem.mapped.Load())
 }

@@ -37,6 +37,9 @@ func (f *File) moveMemory(op string, g *generation, size int64, t *tail) error {
 // copyMemory copies what was ever touched. To read a page that was not would
 // give it memory.
 func (f *File) copyMemory(op string, from, to *generation) error {
+	if from.mem.secret {
+		return nil // a secret is copied into locked memory, see moveSecret
+	}
 	err := f.copyPrivateRuns(op, from, to)
 	if errors.Is(err, errors.ErrUnsupported) {
 		copy(to.data, from.data)
@@ -45,9 +48,12 @@ func (f *File) copyMemory(op string, from, to *generation) error {
 	return err
 }
 
-// wipe zeroes what a shrink cuts off of the last page that stays.
+// wipe zeroes what a shrink cuts off of the last page that stays, or of a
+// secret.
 func (f *File) wipe(g *generation, size int64) {
-	end := min(int64(pageUp(int(size))), int64(len(g.data)))
+	delta := int64(g.mem.delta)
+	end := min(int64(pageUp(int(delta+size)))-delta, int64(len(g.data)))
+	g.mem.zero(end+delta, g.mem.mapped.Load())
 	clear(g.data[size:end])
 }
 

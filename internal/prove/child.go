@@ -111,6 +111,7 @@ const (
 	AddressSpace Resource = "as"
 	FileSize     Resource = "fsize"
 	OpenFiles    Resource = "nofile"
+	CoreSize     Resource = "core"
 )
 
 type rlimit struct {

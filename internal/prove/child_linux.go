@@ -16,7 +16,7 @@ const lifelineFD = 3
 
 var resources = map[Resource]int{
 	LockedMemory: unix.RLIMIT_MEMLOCK, AddressSpace: unix.RLIMIT_AS,
-	FileSize: unix.RLIMIT_FSIZE, OpenFiles: unix.RLIMIT_NOFILE,
+	FileSize: unix.RLIMIT_FSIZE, OpenFiles: unix.RLIMIT_NOFILE, CoreSize: unix.RLIMIT_CORE,
 }
 
 // prepareChild does what must come first: the cgroup (only root may), room in the hard limits (only root may), then the
