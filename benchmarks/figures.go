@@ -107,6 +107,7 @@ func figures(dir string) []figure {
 			check(unix.Close(fd))
 		}
 	}, "", nil)
+	list = append(list, syncs(dir)...)
 	return append(list, residency(dir))
 }
 

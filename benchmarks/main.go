@@ -37,6 +37,11 @@ func main() {
 		os.Exit(2)
 	}
 
+	if os.Getenv(onlyWriteAt) != "" {
+		measureWriteAt()
+		return
+	}
+
 	dir, err := os.MkdirTemp("", "mmapio-bench")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
