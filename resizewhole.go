@@ -54,14 +54,14 @@ func (f *File) shrinkUnmapped(op string, g *generation, size int64, cut func() e
 // shrinkWhole unmaps the file, cuts it, and maps size bytes of it. If it cannot
 // be cut it is mapped as it was.
 func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() error) error {
+	for _, e := range f.old {
+		e.vanish() // a call that is in there still may want locks.mu
+	}
 	l := &f.locks
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g.mem.retire()
 	g.mem.vanish()
-	for _, e := range f.old {
-		e.vanish()
-	}
 	err := cut()
 	if errors.Is(err, sys.ErrInUse) {
 		err = errMapped
