@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,8 +55,8 @@ func refreshOptions() []mmapio.Options {
 // TestRefreshFollows another process, in every mode, and leaves the file alone.
 func TestRefreshFollows(t *testing.T) {
 	needMaps(t)
-	if !reserves || slow {
-		t.Skip("no file changes its length while it is mapped, or no children here")
+	if slow && runtime.GOOS != "windows" {
+		t.Skip("no children here")
 	}
 	path, _ := patternFile(t, pageSize+200)
 	other := appendBody.Start(t, prove.Args(path))
@@ -70,6 +71,9 @@ func TestRefreshFollows(t *testing.T) {
 		"append 20", "cut " + strconv.FormatInt(4*pageSize, 10), "append 1", "cut 5", "append 200", "cut 0",
 		"append " + strconv.FormatInt(3*pageSize, 10),
 	} {
+		if !reserves && strings.HasPrefix(step, "cut") {
+			continue // no file is cut while it is mapped
+		}
 		other.Send(step)
 		other.Expect("done")
 		want := onDisk(t, path)
@@ -96,13 +100,13 @@ func TestRefreshFollows(t *testing.T) {
 // File moves, and next to it the file's new bytes show, also on the same page.
 func TestRefreshKeepsCopies(t *testing.T) {
 	needMaps(t)
-	if !reserves {
-		t.Skip("no file changes its length while it is mapped here")
-	}
 	ps := pageSize
 	for _, offset := range []int64{0, 3, ps + 1} {
 		for _, reserve := range []int64{0, 64 * ps} {
 			for _, more := range []int64{1, 5, ps, 20 * ps} {
+				if reserve > 0 && !reserves {
+					continue
+				}
 				what := fmt.Sprintf("from %d on, reserve %d, %d more bytes", offset, reserve, more)
 				path, disk := patternFile(t, offset+5*ps+7)
 				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite, Offset: offset, Reserve: reserve})
@@ -130,10 +134,11 @@ func TestRefreshKeepsCopies(t *testing.T) {
 				}
 				// Cut in the middle of a copied page, and grown again by others:
 				// copies beyond the cut are gone, those before it are not.
-				keep := 2*ps + 9
-				if err := os.Truncate(path, offset+keep); err != nil {
-					t.Fatal(err)
+				if !prove.CanTruncate() || !reserves && more != 5 {
+					continue // it takes a while under Wine
 				}
+				keep := 2*ps + 9
+				prove.Truncate(t, path, offset+keep)
 				if n, err := f.Refresh(); err != nil || n != keep {
 					t.Fatal(what, n, err)
 				}

@@ -69,6 +69,7 @@ func TestReopen(t *testing.T) {
 }
 
 func TestAllocateSize(t *testing.T) {
+	prove.WineLacks(t, "FileAllocationInfo")
 	f := newFile(t, 100)
 	lacks(t, Allocate(f, 50, 1<<20), "allocation")
 	got := content(t, f)
