@@ -29,7 +29,7 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 				window = max(window/2, int64(sys.PageSize()))
 				continue
 			}
-			if isNoMemory(err) {
+			if isNoMemory(err) && fitsAgain() {
 				// There is room for nothing, so this page moves by being free
 				// for a moment.
 				f.kernelUnlock(from, part) //nolint:errcheck // it is locked again below
@@ -61,6 +61,13 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 	from.mem.blank()
 	l.set.Truncate(int64(to.mem.delta + len(to.data)))
 	return nil
+}
+
+// fitsAgain reports whether what is unlocked can be locked again: not if the
+// limit has been lowered below what is locked already.
+func fitsAgain() bool {
+	lim, err := ReadLockLimits()
+	return err != nil || lim.Soft < 0 || lim.InUse <= lim.Soft
 }
 
 // lockNew locks a run in a generation that nobody knows yet.
