@@ -19,6 +19,11 @@ type Chunk struct {
 // shorter, without copying. Data is valid until the next piece is asked for. A
 // bad range or size yields one error.
 //
+// Each piece is brought into memory before it is yielded, by a system call that
+// no other goroutine waits for, and the kernel is asked to read on meanwhile. A
+// piece with a page that cannot be had is not yielded, but a [FaultError] that
+// ends the loop.
+//
 // The loop holds the memory as View does. A fault in its body is a panic and
 // not a crash: under [Guard] it is a [FaultError]. (With iter.Pull the body
 // runs elsewhere: call next and use what it returns under Guard.)
@@ -78,7 +83,8 @@ func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yie
 
 // UpdateChunks calls fn with the pieces that Chunks would yield, to be changed.
 // The first error of fn ends it and comes back as it is. Faults are handled as
-// in Update. ReadOnly: ErrReadOnly.
+// in Update; pieces of up to Options.Prefault bytes are brought in before.
+// ReadOnly: ErrReadOnly.
 func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) (err error) {
 	const op = "updatechunks"
 	if _, err := f.current(op); err != nil {

@@ -1,9 +1,11 @@
 package mmapio_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"log"
+	"strings"
 	"sync/atomic"
 
 	"github.com/mmapio/mmapio"
@@ -193,4 +195,24 @@ func ExampleFile_Section() {
 	// Output:
 	// to be or not to be, <nil>
 	// EOF
+}
+
+// A View of a whole file brings nothing in; this one does, since Prefault says
+// that it may be as wide as that.
+func ExampleOptions_prefault() {
+	path, remove := scratch(strings.Repeat("x", 4<<20))
+	defer remove()
+	f, err := mmapio.OpenFile(path, &mmapio.Options{Prefault: 8 << 20})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	err = f.View(0, f.Size(), func(b []byte) error {
+		fmt.Println(bytes.Count(b, []byte("x")))
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output: 4194304
 }

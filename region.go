@@ -22,7 +22,9 @@ type Region struct {
 	hold hold
 }
 
-// Region holds n bytes from offset off, in every mode. To touch what cannot be
+// Region holds n bytes from offset off, in every mode. They are brought into
+// memory first if they are not more than Options.Prefault; pages that leave it
+// later are left to page faults, unless they are locked. To touch what cannot be
 // had (see [FaultError]) crashes unless it is done under [Guard]; so does a
 // store in a ReadOnly File.
 func (f *File) Region(off, n int64) (*Region, error) {

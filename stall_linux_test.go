@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -176,7 +177,8 @@ func TestStoreDuringWriteback(t *testing.T) {
 				}
 				release()
 				ticks := p.Expect("ticks ")
-				if off && ticks != "0" && ticks != "1" {
+				// A few may come between the goroutine's begin and its store.
+				if n, err := strconv.Atoi(ticks); err != nil || off && n >= 20 {
 					t.Errorf("%s ticks while the only processor was held, so the test shows nothing", ticks)
 				}
 				if res := p.Wait(); res.Code != 0 {

@@ -132,7 +132,8 @@ type Value[T any] struct {
 }
 
 // ValueAt holds the T at offset off, in every mode. What T may be, and how off
-// must be aligned, is as for [LoadAt]. To touch what cannot be had, or to store
+// must be aligned, is as for [LoadAt]. It is brought into memory first, as by
+// [File.Region]. To touch what cannot be had, or to store
 // in a ReadOnly File, crashes unless it is done under [Guard].
 func ValueAt[T any](f *File, off int64) (*Value[T], error) {
 	v := new(Value[T])

@@ -13,6 +13,10 @@ import (
 // them. b is valid until fn returns and must not be kept; cap(b) == len(b). With
 // n == 0, fn gets an empty slice. The error of fn comes back as it is.
 //
+// A range of up to Options.Prefault bytes is brought into memory before fn is
+// called, by a system call that no other goroutine waits for. A page that cannot
+// be had is then a [FaultError], and fn is not called.
+//
 // A fault on this File's memory inside fn ends fn and is returned as a
 // [FaultError]; see [Guard] for what no guard can catch. Other panics go on.
 // The memory stays mapped while fn runs, whatever Close and Resize do: Close
@@ -23,7 +27,9 @@ func (f *File) View(off, n int64, fn func(b []byte) error) error {
 	return f.lend("view", off, n, fn, nil)
 }
 
-// Update is View for storing: fn may change b. ReadOnly: ErrReadOnly.
+// Update is View for storing: fn may change b. The range is brought in for
+// loading only, so what fn does not store to takes no disk block and need not be
+// written. ReadOnly: ErrReadOnly.
 func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 	if f.src.mode == ReadOnly {
 		if _, err := f.current("update"); err != nil {
