@@ -197,7 +197,7 @@ func TestCallbackEnds(t *testing.T) {
 	}()
 	<-ended
 	mustClose(t, f)
-	if prove.Missing(prove.Linux) == "" {
+	if prove.Missing(prove.Maps) == "" {
 		if n, _ := prove.MappedFiles(t, path); n != 0 {
 			t.Errorf("%d mappings stay", n)
 		}
@@ -279,7 +279,7 @@ func TestCloseWhileUsed(t *testing.T) {
 // openFDs counts the descriptors of now, where they can be counted.
 func openFDs(t *testing.T) int {
 	t.Helper()
-	if prove.Missing(prove.Linux) != "" {
+	if prove.Missing(prove.Maps) != "" {
 		return 0
 	}
 	return len(prove.FDs(t))
@@ -331,7 +331,7 @@ func TestNoLeakOnError(t *testing.T) {
 				t.Fatalf("%s: a File besides %v", what, err)
 			}
 		}
-		if prove.Missing(prove.Linux) == "" {
+		if prove.Missing(prove.Maps) == "" {
 			if n, _ := prove.MappedFiles(t, dir); n != 0 {
 				t.Errorf("%s: %d mappings", what, n)
 			}

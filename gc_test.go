@@ -69,7 +69,7 @@ func stays(t testing.TB, path string) {
 
 // TestDroppedFile drops Files without Close, after all kinds of use.
 func TestDroppedFile(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	uses := map[string]func(f *mmapio.File) error{
 		"nothing": func(*mmapio.File) error { return nil },
 		"view":    func(f *mmapio.File) error { return f.View(0, 10, func([]byte) error { return nil }) },
@@ -124,7 +124,7 @@ func TestDroppedFile(t *testing.T) {
 // TestNotWhileInside has the collector run while a call of a File is under way
 // that nobody refers to any more.
 func TestNotWhileInside(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	for name, loop := range map[string]func(f *mmapio.File, fn func(b []byte) error) error{
 		"View":           guarded["View"],
 		"Update":         guarded["Update"],
@@ -166,7 +166,7 @@ func justOpened(t testing.TB, path string) *mmapio.File {
 // TestLastReference makes calls on the last reference to a File, with the
 // collector running all the time.
 func TestLastReference(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	path, content := patternFile(t, 64*pageSize)
 	var stop atomic.Bool
 	done := make(chan struct{})
@@ -200,7 +200,7 @@ func TestLastReference(t *testing.T) {
 // TestHolderKeepsFile holds memory of a File that was dropped: it stays until
 // the Release, and no longer.
 func TestHolderKeepsFile(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	for name, take := range takers {
 		path, content := patternFile(t, 4*pageSize)
 		h, n, bytesOf, err := take(justOpened(t, path), 16)
@@ -258,7 +258,7 @@ var leaker = prove.Register("leaker", func(args []string) int {
 // TestDroppedHolder checks that memory stays when its holder was dropped
 // without Release, and that MMAPIO_DEBUG=leaks tells where it was made.
 func TestDroppedHolder(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Children)
 	types := map[string]string{
 		"region": "*mmapio.Region of ", "valueat": "*mmapio.Value[[100]uint8] of ", "valuesat": "*mmapio.Values[uint8] of ",
 	}

@@ -23,7 +23,7 @@ import (
 func init() {
 	kernelHolds = func(t testing.TB, b []byte, want []bool) {
 		t.Helper()
-		if prove.Missing(prove.Linux) != "" || prove.Missing(prove.Pagemap) != "" {
+		if prove.Missing(prove.Pagemap) != "" {
 			return
 		}
 		prove.AssertHeldPages(t, b, want)
@@ -76,6 +76,7 @@ func truncated(t *testing.T, path string, n int64) {
 
 // To lock copies nothing; what is stored to later is locked as it is copied.
 func TestProofLockCopiesNothing(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	needLockOf(t, 8*pageSize)
 	path := prove.NewFile(t, t.TempDir(), "f", 8*pageSize)
 	before, err := os.ReadFile(path)
@@ -263,7 +264,7 @@ func verifyTruncated(t *testing.T, mode mmapio.Mode, write int64) {
 // was: Linux would keep the range half locked, and charged.
 func TestProofLockBeyondEOF(t *testing.T) {
 	needLockOf(t, 6*pageSize)
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
 			path := fileOf(t, 6*pageSize)
@@ -303,7 +304,7 @@ func TestProofLockBeyondEOF(t *testing.T) {
 func TestProofLockBeyondEOFManyWindows(t *testing.T) {
 	const n = 40 << 20
 	needLockOf(t, n)
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	path := fileOf(t, 0)
 	check(t, os.Truncate(path, n))
 	f := mustOpen(t, path, nil)
@@ -327,7 +328,7 @@ func TestProofLockBeyondEOFManyWindows(t *testing.T) {
 // A lock or unlock that begins inside of a huge page takes the whole of it out
 // of the mapping, and what is not mapped is not held.
 func TestProofLockBesideHugePages(t *testing.T) {
-	prove.Need(t, prove.Linux, prove.Pagemap)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	const n = 6 << 20
 	path := filepath.Join(t.TempDir(), "f")
 	// One write makes large folios.

@@ -48,7 +48,7 @@ func holdsPages(t testing.TB, f *mmapio.File, want []bool) {
 			sum += to - from
 		}
 		switch err := f.VerifyLocked(from, to-from); {
-		case errors.Is(err, errors.ErrUnsupported):
+		case errors.Is(err, errors.ErrUnsupported), prove.Missing(prove.Verify) != "":
 		case held && err != nil:
 			t.Errorf("page %d is to be held, VerifyLocked: %v", i, err)
 		case !held && err == nil:

@@ -149,7 +149,7 @@ var limited = prove.Register("limited", func(args []string) int {
 // Without privilege each limit has a cause, numbers and a remedy of its own,
 // and afterwards the kernel holds what it held before.
 func TestProofLockLimits(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Pagemap, prove.Scan)
 	path := prove.NewFile(t, prove.PublicDir(t), "f", mib)
 	check(t, os.Chmod(path, 0o644)) // whatever the umask
 	for name, c := range limitCases {
@@ -166,7 +166,7 @@ func TestProofLockLimits(t *testing.T) {
 // counts all the same: rootless containers. Nothing says so before the kernel
 // refuses.
 func TestLockLimitInUserNamespace(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Pagemap, prove.Namespaces)
 	const env = "MMAPIO_TEST_USER_NAMESPACE"
 	if os.Getenv(env) == "1" {
 		check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: mib, Max: mib}))

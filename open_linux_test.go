@@ -138,7 +138,7 @@ func sharesDescription(t testing.TB, file *os.File, fd int) bool {
 // open file description, so a File needs one that is not the caller's. And it
 // must not be passed on to programs that are started.
 func TestMapOwnDescription(t *testing.T) {
-	prove.Need(t, prove.Linux) // an emulator may keep descriptors in its own way
+	prove.Need(t, prove.Maps)
 	prove.LeakCheck(t)
 	path, _ := patternFile(t, 100)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -208,7 +208,7 @@ var noRights = prove.Register("noRights", func(args []string) int {
 
 // TestPermissions: who may not is told so, and by which file.
 func TestPermissions(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Children)
 	dir := prove.PublicDir(t)
 	closed := filepath.Join(dir, "closed")
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "secret"), []byte("secret"), 0), os.Mkdir(closed, 0o600),

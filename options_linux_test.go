@@ -55,7 +55,7 @@ func everyKind(t *testing.T, size int64, o mmapio.Options, test func(t *testing.
 // TestPopulate: every page is there before the first touch; without Populate,
 // none is.
 func TestPopulate(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	prove.LeakCheck(t)
 	size := 33*pageSize + 5
 	for _, populate := range []bool{true, false} {
@@ -84,7 +84,7 @@ func TestPopulate(t *testing.T) {
 // TestDumpAndFork: the kernel has noted what it is to keep out of core dumps and
 // out of children.
 func TestDumpAndFork(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Advice)
 	prove.LeakCheck(t)
 	for _, o := range []mmapio.Options{{}, {NoDump: true}, {NoFork: true}, {NoDump: true, NoFork: true, Reserve: 1 << 22}} {
 		t.Run(fmt.Sprintf("NoDump=%v/NoFork=%v", o.NoDump, o.NoFork), func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestAnonymous(t *testing.T) {
 			if fault := (*mmapio.FaultError)(nil); !errors.As(err, &fault) || fault.Path != "anonymous" {
 				t.Errorf("a store %s the memory: %v", side, err)
 			}
-			if prove.Missing(prove.Linux) == "" {
+			if prove.Missing(prove.Pagemap) == "" {
 				for _, v := range prove.Mappings(t, beyond) {
 					if !strings.HasPrefix(v.Perms, "---") {
 						t.Errorf("the page %s the memory is %s", side, v.Perms)
@@ -143,7 +143,7 @@ func TestAnonymous(t *testing.T) {
 
 // TestDropFD: no descriptor stays, and the memory does.
 func TestDropFD(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	prove.LeakCheck(t)
 	path, content := patternFile(t, 2*pageSize)
 	before := len(prove.FDs(t))
@@ -198,7 +198,7 @@ func vmSize(t testing.TB) int64 {
 // TestManyCycles opens and closes thousands of Files of all kinds. Neither
 // descriptors nor mappings nor, once the collector has run, addresses are left.
 func TestManyCycles(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	prove.LeakCheck(t)
 	const cycles, size = 2000, 1 << 20
 	path := filepath.Join(t.TempDir(), "file")
@@ -255,7 +255,7 @@ func TestManyCycles(t *testing.T) {
 // TestErrorPathsUndo: an open that fails after it mapped gives all of it back,
 // and what it did to the file.
 func TestErrorPathsUndo(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.AddressLimit)
 	if strconv.IntSize == 32 {
 		t.Skip("32 bits: a mapping of 1 TiB is refused before the kernel is asked")
 	}

@@ -60,7 +60,7 @@ func landOn(t testing.TB, path string, addr uintptr) (f *mmapio.File, landed boo
 // TestRecycled has another file land on the address of a closed one. No call of
 // the closed File, nor of what was made from it, gets at the other's bytes.
 func TestRecycled(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Recycling)
 	n := 4 * pageSize
 	old, next := filled(t, "old", oldByte, n), filled(t, "new", newByte, n)
 	hits := 0
@@ -126,7 +126,7 @@ func second[T any](_ T, err error) error { return err }
 // TestRecycledHeld is the same for memory that is held: it is not given away
 // while a View runs and while a Region is there, whatever is mapped meanwhile.
 func TestRecycledHeld(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Recycling)
 	n := 4 * pageSize
 	old, next := filled(t, "old", oldByte, n), filled(t, "new", newByte, n)
 	want := bytes.Repeat([]byte{oldByte}, int(n))
@@ -167,7 +167,7 @@ func TestRecycledHeld(t *testing.T) {
 // bytes. The files are so long that to copy one takes longer than to close and
 // to map, and too short for the kernel to align them to large pages.
 func TestRecycledInFlight(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	const n = 2<<20 - 1<<16
 	cycles := 20
 	if prove.E2E() {
@@ -275,7 +275,7 @@ var exhaust = prove.Register("exhaust", func(args []string) int {
 // TestNoExhaustion opens and closes more often than a process may have
 // mappings, and more bytes than it may have addresses.
 func TestNoExhaustion(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Recycling)
 	if strconv.IntSize < 64 {
 		t.Skip("1 TiB does not fit")
 	}

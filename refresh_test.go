@@ -55,7 +55,7 @@ func refreshOptions() []mmapio.Options {
 // TestRefreshFollows another process, in every mode, and leaves the file alone.
 func TestRefreshFollows(t *testing.T) {
 	needMaps(t)
-	if slow && runtime.GOOS != "windows" {
+	if prove.Missing(prove.Children) != "" && runtime.GOOS != "windows" {
 		t.Skip("no children here")
 	}
 	path, _ := patternFile(t, pageSize+200)

@@ -54,6 +54,7 @@ func refusedGrowth(t testing.TB, path string, size, spare int64, want error) {
 // TestResizeFullDisk: blocks that were given before the disk was full are given
 // back.
 func TestResizeFullDisk(t *testing.T) {
+	prove.Need(t, prove.BusAddress)
 	const size, first = 4 << 20, 300 << 10
 	for name, dir := range map[string]func(t *testing.T) string{
 		"tmpfs": func(t *testing.T) string { return prove.SmallTmpfs(t, size) },
@@ -117,7 +118,7 @@ var fileLimitBody = prove.Register("resize-fsize", func(args []string) int {
 // TestResizeAddressLimit: RLIMIT_AS refuses the mapping when the file is long
 // already.
 func TestResizeAddressLimit(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Pagemap, prove.AddressLimit)
 	if strconv.IntSize == 32 {
 		t.Skip("the address space is its own limit")
 	}
@@ -191,7 +192,7 @@ func memfd(t *testing.T, size int64, seals int) *os.File {
 // TestResizeSealed: the length can be sealed against growing and against
 // shrinking, and the file against being mapped once more.
 func TestResizeSealed(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Maps)
 	size := 3*pageSize + 5
 	for _, c := range []struct {
 		name  string

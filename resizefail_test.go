@@ -44,7 +44,7 @@ func standOf(t testing.TB, f *mmapio.File, path string) (s stand) {
 			s.blocks = blocksOf(t, path)
 		}
 	}
-	if prove.Missing(prove.Linux) != "" || runtime.GOOS != "linux" {
+	if prove.Missing(prove.Pagemap) != "" || runtime.GOOS != "linux" {
 		return s
 	}
 	if err := f.View(0, s.size, func(b []byte) error {
@@ -193,7 +193,8 @@ func TestResizeAllOrNothing(t *testing.T) {
 	needMaps(t)
 	needLocks(t)
 	for _, c := range changes() {
-		if (c.o.Reserve > 0 || c.cuts) && !reserves || (c.o.Lock == mmapio.LockOnFault || c.secret) && (runtime.GOOS != "linux" || slow) {
+		if (c.o.Reserve > 0 || c.cuts) && !reserves || c.cuts && !cuts || c.o.Lock != mmapio.LockNone && !locksAll ||
+			(c.o.Lock == mmapio.LockOnFault || c.secret) && (runtime.GOOS != "linux" || slow) {
 			continue
 		}
 		if c.whole != nil && !reserves {

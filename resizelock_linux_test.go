@@ -45,7 +45,7 @@ func wantLocked(t testing.TB, what string, f *mmapio.File, offset int64, locked 
 // TestResizeKeepsLocks: after growth, in place or not, just the same bytes are
 // locked; a shrink forgets, and what comes back is not locked again.
 func TestResizeKeepsLocks(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	needLocks(t)
 	ps := pageSize
 	locked := []mmapio.Range{{Off: 5, Len: 1}, {Off: 2 * ps, Len: ps}, {Off: 4*ps - 1, Len: 2}, {Off: 7 * ps, Len: 1}}
@@ -94,7 +94,7 @@ func TestResizeKeepsLocks(t *testing.T) {
 // TestResizeKeepsLocksOfCopies: what is private to a mapping is locked as
 // firmly as what it shares.
 func TestResizeKeepsLocksOfCopies(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Pagemap)
 	needLocks(t)
 	ps := pageSize
 	locked := []mmapio.Range{{Off: 0, Len: ps}, {Off: 3 * ps, Len: 2 * ps}}
@@ -132,7 +132,7 @@ func TestResizeKeepsLocksOfCopies(t *testing.T) {
 // unmaps all of it when a lock or a cut of the file splits it. What is not
 // mapped is not held.
 func TestResizeKeepsLocksOfHugePages(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	needLocks(t)
 	const size = 5 << 20
 	for _, lo := range []int64{0, 3 * pageSize, 1<<20 + 5} {
@@ -182,7 +182,7 @@ func asUser(opts ...prove.Option) []prove.Option {
 // beside it, and with a page: both mappings hold the same pages, so a page is
 // enough, and none is too little.
 func TestResizeUnderLockLimit(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Pagemap, prove.Scan)
 	const large = 3 << 20 // most systems allow 8 MiB to everybody
 	for _, c := range []struct {
 		name string
@@ -267,7 +267,7 @@ var lockLimitBody = prove.Register("resize-memlock", func(args []string) int {
 
 // TestResizeRandomLocks: random locks and sizes, and the kernel asked each time.
 func TestResizeRandomLocks(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	needLocks(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 6 {

@@ -40,9 +40,7 @@ func needMaps(t testing.TB) {
 func needFaults(t testing.TB) {
 	t.Helper()
 	needMaps(t)
-	if runtime.GOARCH == "arm" && prove.Missing(prove.Linux) != "" {
-		t.Skip("qemu does not tell a program for arm at which address it faulted")
-	}
+	prove.Need(t, prove.FaultAddress)
 }
 
 // cuts says that a File may be used while its file is cut: not where a fault

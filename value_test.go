@@ -333,7 +333,7 @@ func count(t testing.TB, f *mmapio.File) {
 
 // TestCounter counts in several goroutines of several processes.
 func TestCounter(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Children)
 	path, _ := patternFile(t, 8192)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
 	if err := mmapio.StoreAt[uint64](f, counterOff, 7); err != nil {

@@ -21,9 +21,7 @@ var pageSize = prove.PageSize()
 // readOnly not stored to.
 func pages(t *testing.T, n int, bad, readOnly []int) (b []byte, lo, hi uintptr) {
 	t.Helper()
-	if runtime.GOARCH == "arm" && prove.Missing(prove.Linux) != "" {
-		t.Skip("qemu does not tell a program for arm at which address it faulted")
-	}
+	prove.Need(t, prove.FaultAddress)
 	b, err := unix.Mmap(-1, 0, n*pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		t.Fatal(err)

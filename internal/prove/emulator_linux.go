@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,15 +121,84 @@ func tryRecycling() string {
 
 // Only an emulated program may be one that the kernel cannot start.
 func tryChildren() string {
+	return tryStart(nil, "the kernel does not start a program built for "+runtime.GOARCH)
+}
+
+func tryNamespaces() string {
+	return tryStart(&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}, "clone(2) refuses new namespaces")
+}
+
+func tryStart(attr *syscall.SysProcAttr, why string) string {
 	if Missing(Linux) == "" {
-		return ""
+		return "" // it may be refused, but for other reasons
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err.Error()
 	}
-	if err := exec.Command(self, "-test.list=^$").Run(); err != nil {
-		return "the kernel does not start a program built for " + runtime.GOARCH
+	cmd := exec.Command(self, "-test.list=^$")
+	cmd.SysProcAttr = attr
+	if cmd.Run() != nil {
+		return why
+	}
+	return ""
+}
+
+func tryMaps() string {
+	all, err := vmas(0, "maps")
+	if err != nil {
+		return err.Error()
+	}
+	here := uint64(address(&got))
+	for _, v := range all {
+		if v.Start <= here && here < v.End {
+			return ""
+		}
+	}
+	return "/proc/self/maps lacks memory of this program"
+}
+
+func tryVerify() string {
+	if Missing(Linux) == "" {
+		return ""
+	}
+	return tryPagemap()
+}
+
+// tryScan passes nothing, to which the kernel says that this is no argument.
+func tryScan() string {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close() //nolint:errcheck // only asked
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), pagemapScan, address(new(pmScanArg)))
+	if errno == syscall.ENOTTY || errno == syscall.ENOSYS {
+		return "no such ioctl: " + errno.Error()
+	}
+	return ""
+}
+
+// tryAddressLimit sets one that no program meets, and looks whether it is there.
+func tryAddressLimit() string {
+	var was, is unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &was); err != nil {
+		return err.Error()
+	}
+	if strconv.IntSize == 32 || was.Cur < 1<<46 {
+		return "" // the address space is smaller, or there is a limit already
+	}
+	set := was
+	set.Cur = 1 << 46
+	if err := unix.Setrlimit(unix.RLIMIT_AS, &set); err != nil {
+		return err.Error()
+	}
+	err := unix.Getrlimit(unix.RLIMIT_AS, &is)
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_AS, &was)); err != nil {
+		return err.Error()
+	}
+	if is.Cur != set.Cur {
+		return "setrlimit(2) succeeds with RLIMIT_AS, and sets nothing"
 	}
 	return ""
 }

@@ -42,6 +42,11 @@ const (
 	LockCharge   // mlock(2) is charged to this process
 	Recycling    // addresses that were given back are given out again
 	Children     // the kernel starts programs built for this machine
+	Maps         // /proc/self/maps and /proc/self/fd are about this program
+	Verify       // what the library asks the kernel about a lock is answered about this program
+	Scan         // the ioctl PAGEMAP_SCAN reaches the kernel
+	AddressLimit // RLIMIT_AS is kept
+	Namespaces   // a child can have namespaces of its own
 	FileEnd      // memory is there to the end of the library's page in which a file ends
 )
 
@@ -49,7 +54,9 @@ var featureNames = [...]string{
 	"Linux", "root", "pagemap", "a disk", "a swap file", "a memory cgroup", "a loop device", "a tmpfs mount",
 	"drop_caches", "writable /proc/sys", "FUSE", "ext4", "xfs", "btrfs", "CAP_SYS_RESOURCE",
 	"the address of a fault", "the address of a fault beyond the end of a file", "madvise", "locks that are charged",
-	"addresses that come back", "children", "whole pages at the end of a file",
+	"addresses that come back", "children",
+	"/proc/self/maps", "a kernel that tells what is locked", "PAGEMAP_SCAN", "RLIMIT_AS", "namespaces",
+	"whole pages at the end of a file",
 }
 
 func (f Feature) String() string {

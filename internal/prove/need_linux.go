@@ -24,6 +24,9 @@ func missing(f Feature) string {
 		if pretended > 0 {
 			return pretends
 		}
+		if why := Missing(Advice); why != "" {
+			return why + ", so pages are not brought in that should be"
+		}
 		return tryPagemap()
 	case Disk:
 		_, why := diskRoot()
@@ -62,6 +65,16 @@ func missing(f Feature) string {
 		return tryRecycling()
 	case Children:
 		return tryChildren()
+	case Maps:
+		return tryMaps()
+	case Verify:
+		return tryVerify()
+	case Scan:
+		return tryScan()
+	case AddressLimit:
+		return tryAddressLimit()
+	case Namespaces:
+		return tryNamespaces()
 	case FileEnd:
 		if pretended > 0 {
 			return pretends

@@ -21,7 +21,7 @@ var errNotHere = errors.New(notHere)
 // Some things are the same everywhere but under an emulator, and there is none here.
 func missing(f Feature) string {
 	switch f {
-	case FaultAddress, BusAddress, FileEnd:
+	case FaultAddress, BusAddress, FileEnd, Verify:
 		return ""
 	}
 	return notHere + ", this is " + runtime.GOOS

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 func ok(t *testing.T, err error) {
@@ -126,6 +128,7 @@ func TestFilesAndDirectories(t *testing.T) {
 }
 
 func TestReadsRunSideBySide(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	const readers, apart, delay = 64, 64 << 10, 20 * time.Millisecond
 	fs := Start(t, Options{ReadDelay: delay, ReadAhead: -1})
 	fs.AddFile("f", readers*apart, Offsets)
@@ -168,6 +171,7 @@ func TestReadsRunSideBySide(t *testing.T) {
 }
 
 func TestReadAhead(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	const size = 4 << 20
 	for _, c := range []struct {
 		o        Options
@@ -193,6 +197,7 @@ func TestReadAhead(t *testing.T) {
 }
 
 func TestUnreadable(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	fs := Start(t, Options{})
 	const size, bad = 1 << 20, 40 * 4096
 	fs.AddFile("f", size, Offsets)
@@ -264,6 +269,7 @@ func TestFull(t *testing.T) {
 }
 
 func TestTruncateBehindTheKernel(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	fs := Start(t, Options{})
 	fs.AddFile("f", 1<<20, Offsets)
 	f := open(t, fs.Path("f"))

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // needs ends a test where this machine, not this platform, lacks something.
@@ -276,8 +278,10 @@ func TestReopenDeleted(t *testing.T) {
 	}
 }
 
-// A running program cannot be opened for writing.
+// A running program cannot be opened for writing. Under an emulator it is the
+// emulator that runs.
 func TestReopenDuplicates(t *testing.T) {
+	prove.Need(t, prove.Linux)
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -303,6 +307,7 @@ func TestReopenDuplicates(t *testing.T) {
 }
 
 func TestAdviseFlags(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	s := owned(t)(MapAnon(PageSize()))
 	for h, flag := range map[Hint]string{NoDump: "dd", NoFork: "dc"} {
 		if vmFlag(t, s, 0, flag) {
