@@ -37,7 +37,7 @@ func evict(t testing.TB, f *mmapio.File) {
 // TestForgotten: a page that leaves memory is brought in by a system call again
 // once what was known is forgotten, and by a fault before.
 func TestForgotten(t *testing.T) {
-	prove.Need(t, prove.Linux, prove.Disk)
+	prove.Need(t, prove.Advice, prove.Disk)
 	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
 	path := filepath.Join(prove.DiskDir(t), "file")
 	if err := os.WriteFile(path, pattern(4*pageSize, 1), 0o600); err != nil {
@@ -106,7 +106,7 @@ func TestForgetsByItself(t *testing.T) {
 // TestLockedStaysKnown: what is locked in memory is never asked about again,
 // until it is unlocked.
 func TestLockedStaysKnown(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Advice)
 	needLocks(t)
 	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
 	path, _ := patternFile(t, 6*pageSize)
@@ -156,7 +156,7 @@ func TestLockedStaysKnown(t *testing.T) {
 // TestKnownWritable: what a sync writes back has to be made ready for stores
 // again, and so has everything after a moment, locked or not.
 func TestKnownWritable(t *testing.T) {
-	prove.Need(t, prove.Linux)
+	prove.Need(t, prove.Advice)
 	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
 	path, _ := patternFile(t, 4*pageSize)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
@@ -186,7 +186,7 @@ func TestKnownWritable(t *testing.T) {
 // store to and no other, Update none, be it by a hole filled, a page dirtied or
 // a page copied.
 func TestOnlyWhatIsStored(t *testing.T) {
-	prove.Need(t, prove.Linux, prove.Disk)
+	prove.Need(t, prove.Advice, prove.Disk)
 	path := filepath.Join(prove.DiskDir(t), "sparse")
 	o := mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 64 * pageSize, Sparse: true}
 	f := mustOpen(t, path, &o)
@@ -245,7 +245,7 @@ func TestOnlyWhatIsStored(t *testing.T) {
 
 // TestPrefault is about which ranges are brought in by those who lend them.
 func TestPrefault(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	const mib = 1 << 20
 	path, _ := patternFile(t, 4*mib)
 	for _, c := range []struct {
@@ -308,7 +308,7 @@ func TestPrefault(t *testing.T) {
 // TestHugeSparse: what is known of a mapping takes memory for what is touched,
 // not for what is mapped.
 func TestHugeSparse(t *testing.T) {
-	prove.Need(t, prove.Linux, prove.Disk)
+	prove.Need(t, prove.Advice, prove.Disk)
 	if strconv.IntSize == 32 {
 		t.Skip("no room for it")
 	}

@@ -57,7 +57,7 @@ func coldFile(t testing.TB) string {
 // TestNoStall touches cold pages of a file on a disk in every way: no
 // instruction waits for the disk, and with the mechanism off some do.
 func TestNoStall(t *testing.T) {
-	prove.Need(t, prove.Linux, prove.Disk)
+	prove.Need(t, prove.Advice, prove.Disk)
 	for way := range touchAll {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
@@ -79,6 +79,7 @@ func TestNoStall(t *testing.T) {
 // TestNoStallFUSE is the same where nothing is read ahead: with the mechanism
 // off each page is a fault that waits.
 func TestNoStallFUSE(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	fs := slowfs.Start(t, slowfs.Options{ReadAhead: -1})
 	for way := range touchAll {
 		t.Run(way, func(t *testing.T) {
@@ -99,7 +100,7 @@ func TestNoStallFUSE(t *testing.T) {
 // TestNoFaultAtStores: the first store to a page, which would be a minor fault
 // that may wait for write-back, is none.
 func TestNoFaultAtStores(t *testing.T) {
-	prove.Need(t, prove.Linux, prove.Disk)
+	prove.Need(t, prove.Advice, prove.Disk)
 	for _, way := range []string{"WriteAt", "StoreAt", "WriteAt CopyOnWrite"} {
 		if _, n := stalls(t, way, coldFile(t), diskStride, false); n > stallPages/4 {
 			t.Errorf("%s: %d minor faults for %d pages", way, n, stallPages)

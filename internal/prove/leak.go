@@ -19,7 +19,7 @@ const leakPatience = 3 * time.Second
 // opens for itself when it first waits for a descriptor.
 func FDs(t testing.TB) []string {
 	t.Helper()
-	Need(t, Linux)
+	Need(t, Maps)
 	all, err := openFDs()
 	if err != nil {
 		t.Fatal(err)

@@ -100,7 +100,7 @@ func MappingsOf(t testing.TB, pid int, path string) []VMA {
 // MappedFiles counts the mappings of this process of the file at path or of files below it, and all its mappings.
 func MappedFiles(t testing.TB, path string) (below, total int) {
 	t.Helper()
-	Need(t, Linux)
+	Need(t, Maps)
 	all := readVMAs(t, 0, false)
 	for _, v := range all {
 		if under(v.Path, path) {
