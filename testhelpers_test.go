@@ -47,6 +47,10 @@ func needFaults(t testing.TB) {
 // that this makes cannot be told from any other.
 var cuts = prove.Missing(prove.BusAddress) == ""
 
+// locksAll says that memory can be locked that is still to be there: not before
+// Linux 5.14, nor where the advice of it is not passed on.
+var locksAll = runtime.GOOS != "linux" || prove.Missing(prove.Advice) == ""
+
 // endAt is where a file may be cut that is mapped: anywhere, unless the build
 // has pages in the middle of which a file cannot end.
 func endAt(n int64) int64 {
