@@ -258,6 +258,33 @@ func TestAdviseDontNeed(t *testing.T) {
 	}
 }
 
+// What was moved out is not taken for being there: the next access brings it
+// in by a system call, and not by a fault.
+func TestAdviseForgets(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Disk)
+	for _, a := range []mmapio.Advice{mmapio.AdviceDontNeed, mmapio.AdvicePageOut} {
+		_, f := inRAM(t, 8, &mmapio.Options{Mode: mmapio.ReadWrite})
+		if _, err := f.WriteAt(make([]byte, 8*pageSize), 0); err != nil {
+			t.Fatal(err)
+		}
+		known := func() (pages []int64) {
+			for p := range int64(8) {
+				if load, _ := f.Known(p*pageSize, int(pageSize)); load {
+					pages = append(pages, p)
+				}
+			}
+			return pages
+		}
+		if got := known(); len(got) != 8 {
+			t.Skipf("only pages %d are known after they were stored to", got) // a slow machine
+		}
+		advise(t, f, 2*pageSize, 3*pageSize, a)
+		if got := known(); slices.ContainsFunc(got, func(p int64) bool { return 2 <= p && p < 5 }) {
+			t.Errorf("%v of 2 to 4: pages %d are known", a, got)
+		}
+	}
+}
+
 // When a page far behind is locked nothing is done at all.
 func TestAdviseBusyFirst(t *testing.T) {
 	prove.Need(t, prove.Pagemap)

@@ -96,7 +96,7 @@ func (f *File) runPrefetch() {
 	defer prefetching.Add(-1)
 	p := &f.coming
 	if p.step == 0 {
-		p.step = int64(sys.ReadAhead(f.src.file))
+		p.step = f.src.readAhead()
 	}
 	for {
 		off, n, ok := p.next()
