@@ -171,6 +171,9 @@ func TestSyncRangeIsOne(t *testing.T) {
 	if dirty(40*pageSize, 1) != 1 {
 		t.Error("all was synced, not the range")
 	}
+	// What was stored through the mapping is begun by StartSync, too.
+	noError(t, "StartSync", f.StartSync(40*pageSize, 1))
+	until(t, "written", func() bool { return dirty(40*pageSize, 1) == 0 })
 	mustClose(t, f)
 }
 
