@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -203,6 +204,8 @@ type locker struct {
 	mu    sync.Mutex // held while the kernel's locks change; taken after File.mu
 	set   *lockset.Set
 	stuck bool // pages are held that nothing wants, see letGo
+
+	onFault atomic.Bool // something was ever locked on fault
 }
 
 func (l *locker) init() {
@@ -252,6 +255,9 @@ func (f *File) lockBytes(op string, off, n int64, all bool) error {
 
 // raise locks bytes at the level of the call.
 func (f *File) raise(ctx context.Context, call *lockCall) error {
+	if call.level == lockset.OnFault {
+		f.locks.onFault.Store(true)
+	}
 	return f.lockWindows(ctx, call, func(lo, hi int64) { f.locks.set.Raise(lo, hi, call.level) })
 }
 

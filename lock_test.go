@@ -1,6 +1,7 @@
 package mmapio_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -157,6 +158,10 @@ func outOfBounds(t *testing.T, f *mmapio.File) {
 	} {
 		for op, call := range map[string]func(off, n int64) error{
 			"lock": f.Lock, "unlock": f.Unlock, "verifylocked": f.VerifyLocked,
+			"pin": func(off, n int64) error { _, err := f.Pin(off, n); return err },
+			"lockcontext": func(off, n int64) error {
+				return f.LockContext(context.Background(), off, n, &mmapio.LockOptions{})
+			},
 		} {
 			want := mmapio.RangeError{Op: op, Path: f.Name(), Off: r.Off, Len: r.Len, Size: size}
 			var got *mmapio.RangeError

@@ -308,6 +308,7 @@ func (f *File) start(op string, size int64) (*File, error) {
 	if f.opts.Populate && size > 0 {
 		err = f.bringIn(context.Background(), op, 0, size)
 	}
+	f.locks.onFault.Store(f.opts.Lock == LockOnFault) // also of an empty File, that grows
 	if level := f.opts.Lock.level(); err == nil && level != lockset.None && size > 0 {
 		err = f.raise(context.Background(), &lockCall{op: op, n: size, level: level})
 	}

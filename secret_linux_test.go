@@ -101,7 +101,7 @@ var overrun = prove.Register("overrun", func(args []string) int {
 })
 
 // Without Guard the byte behind is the end of the program.
-func TestProofSecretOverrunCrashes(t *testing.T) {
+func TestSecretOverrunCrashes(t *testing.T) {
 	prove.Need(t, prove.Linux)
 	needLockOf(t, 8*pageSize)
 	for _, size := range []int64{32, 100, pageSize, pageSize + 1} {
@@ -278,7 +278,7 @@ var dumped = prove.Register("dumped", func(args []string) int {
 
 // The kernel's core dump has what no option keeps out of it, and nothing of a
 // secret, at no place and however aligned.
-func TestProofSecretNotInCore(t *testing.T) {
+func TestSecretNotInCore(t *testing.T) {
 	prove.NeedE2E(t, prove.SysctlRW, prove.Pagemap)
 	prove.Sysctl(t, "kernel.core_pattern", "core")
 	prove.Sysctl(t, "kernel.core_uses_pid", "0")
@@ -304,7 +304,7 @@ func TestProofSecretNotInCore(t *testing.T) {
 }
 
 // A forked child does not have the memory at all.
-func TestProofSecretNotInChild(t *testing.T) {
+func TestSecretNotInChild(t *testing.T) {
 	prove.Need(t, prove.Pagemap)
 	needLockOf(t, 8*pageSize)
 	secret := newSecret(t, 5000, secretOptions)

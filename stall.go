@@ -288,6 +288,9 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
 		return false
 	}
+	if f.locks.onFault.Load() {
+		return false // a page is locked as it comes into the mapping
+	}
 	reads := f.src.readsOf()
 	if reads == sys.ReadsElsewhere {
 		return false
