@@ -3,6 +3,8 @@ package mmapio
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -31,6 +33,10 @@ var rooms struct {
 	less chan struct{} // closed when one is released
 }
 
+// unlimited is until when it need not be looked again whether a cgroup has a
+// limit: to look takes longer than to lock what is in RAM.
+var unlimited atomic.Int64
+
 func (r *room) release() {
 	if *r == (room{}) {
 		return
@@ -54,7 +60,7 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 		bytes += run.Hi - run.Lo
 	}
 	call.unasked += bytes
-	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes {
+	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes || time.Now().UnixNano() < unlimited.Load() {
 		return room{}, nil
 	}
 	call.unasked = 0
@@ -70,11 +76,10 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 		if tight, ok := limits.Tightest(groups); !ok || tight.Limit < 0 {
 			rooms.mu.Unlock()
 			call.cgroups = cgroupsFree
+			unlimited.Store(time.Now().Add(time.Second).UnixNano())
 			return room{}, nil
 		}
-		if call.cgroups != cgroupsLimited {
-			call.cgroups = cgroupsLimited
-		}
+		call.cgroups = cgroupsLimited
 		if f.src.file != nil && cached == 0 {
 			for _, run := range missing {
 				if c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {

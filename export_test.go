@@ -30,9 +30,6 @@ func RefusedCgroup(need int64, path string, limit, usage, inactive, active int64
 
 // SideBySide has long calls bring 1<<step windows in at a time until restore.
 func SideBySide(step int) (restore func()) {
-	newPace = func(int64, bool) *pace.Pace { return pace.Fixed(step) }
+	newPace = func(func() int64, bool) *pace.Pace { return pace.Fixed(step) }
 	return func() { newPace = pace.New }
 }
-
-// AdvisedRandom notes that a part of f was advised to be read at random.
-func AdvisedRandom(f *File) { f.src.random.Store(true) }

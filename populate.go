@@ -157,9 +157,10 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 // reads as much as the kernel reads ahead, then waits, and one page at a time
 // where the File was advised to be read at random.
 func (w *window) ask(g *generation, runs []lockset.Run) {
+	step := w.run.ahead()
 	for _, run := range runs {
-		for at := run.Lo; at < run.Hi && w.stopped() == nil; at += w.run.ahead {
-			n := int(min(w.run.ahead, run.Hi-at))
+		for at := run.Lo; at < run.Hi && w.stopped() == nil; at += step {
+			n := int(min(step, run.Hi-at))
 			if g.mem.space.Advise(g.mem.base+int(at), n, sys.WillNeed) != nil {
 				return // it is only a hint
 			}

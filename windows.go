@@ -37,7 +37,7 @@ type windows struct {
 	op     string
 	lo, hi int64
 	pace   *pace.Pace
-	ahead  int64 // the device's read-ahead
+	ahead  func() int64 // the device's read-ahead
 
 	// begin is called in the order of the offsets and does not wait for the
 	// disk. work may wait, and runs side by side with that of others. After
@@ -56,7 +56,7 @@ var newPace = pace.New
 // none is under way any more, and what lies before it is done.
 func (r *windows) run() error {
 	r.failed.Store(maxInt64)
-	r.ahead = int64(sys.ReadAhead(r.f.src.file))
+	r.ahead = sync.OnceValue(func() int64 { return int64(sys.ReadAhead(r.f.src.file)) })
 	r.pace = newPace(r.ahead, !sys.TellsWaits)
 	var (
 		results = make(chan *window, pace.Most)

@@ -291,8 +291,7 @@ func TestProofPopulateAdvisedRandom(t *testing.T) {
 	const n = 8 * mib
 	d := startSlow(t, time.Millisecond, true)
 	b := memoryOf(t, d.f)
-	check(t, unix.Madvise(b, unix.MADV_RANDOM))
-	mmapio.AdvisedRandom(d.f)
+	check(t, d.f.Advise(0, d.f.Size(), mmapio.AdviceRandom))
 	d.ResetLog()
 	check(t, d.f.Populate(t.Context(), 0, n))
 	if reads := d.Count(slowfs.OpRead); reads > n/(128*kib)*2 {

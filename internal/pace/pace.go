@@ -49,7 +49,8 @@ const (
 // ready: see New.
 type Pace struct {
 	readAhead int64
-	always    bool // waits cannot be told from work
+	ask       func() int64 // for readAhead, once it matters
+	always    bool         // waits cannot be told from work
 
 	step int   // 1<<step windows side by side; 0: one stream
 	size int64 // of the stream's windows
@@ -89,11 +90,11 @@ type Window struct {
 	Only bool
 }
 
-// New makes a Pace for a file whose device reads so many bytes ahead. Where the
-// caller cannot tell whether a window had to wait, always is set and Done is
-// told that it had.
-func New(readAhead int64, always bool) *Pace {
-	p := &Pace{readAhead: readAhead, always: always, size: Small, times: 1}
+// New makes a Pace for a file whose device reads as many bytes ahead as
+// readAhead says, which is called once something had to wait. Where the caller
+// cannot tell whether a window had to, always is set.
+func New(readAhead func() int64, always bool) *Pace {
+	p := &Pace{ask: readAhead, always: always, size: Small, times: 1}
 	p.round(time.Time{})
 	return p
 }
@@ -101,7 +102,7 @@ func New(readAhead int64, always bool) *Pace {
 // Fixed makes a Pace that has found 1<<step windows side by side to be best, and
 // does not look again.
 func Fixed(step int) *Pace {
-	p := New(0, false)
+	p := New(func() int64 { return 0 }, false)
 	p.settle(step, time.Now())
 	p.fixed = true
 	return p
@@ -143,6 +144,10 @@ func (p *Pace) Next(now time.Time) (w Window, ok bool) {
 // took, without waiting for its turn, and whether it had to wait for the disk.
 func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
 	waited = waited || p.always
+	if waited && p.ask != nil {
+		p.readAhead, p.ask = p.ask(), nil
+		p.goal = max(p.goal, reads*p.readAhead)
+	}
 	p.inside--
 	p.bytes += bytes
 	p.waited = p.waited || waited

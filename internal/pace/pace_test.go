@@ -53,7 +53,7 @@ func (r *result) rate(total int64) float64 { return float64(total) / r.took.Seco
 // simulate brings total bytes in without waiting for anything.
 func simulate(t *testing.T, d disk, total int64, always bool) *result {
 	t.Helper()
-	p := New(d.readAhead, always)
+	p := New(func() int64 { return d.readAhead }, always)
 	now := time.Unix(0, 0)
 	start := now
 	res := &result{bytes: map[string]int64{}}
@@ -200,7 +200,7 @@ func TestWaitsNotKnown(t *testing.T) {
 func TestNeverStuck(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		p := New(r.Int64N(16<<20), seed%3 == 0)
+		p := New(func() int64 { return r.Int64N(16 << 20) }, seed%3 == 0)
 		now := time.Unix(0, 0)
 		var under []Window
 		for range 2000 {
