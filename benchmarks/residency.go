@@ -23,48 +23,52 @@ func residency(dir string) figure {
 		vec  []byte
 	)
 	prepare := func() {
-		if f != nil {
-			return
+		if f == nil {
+			file := must(os.Create(path))
+			block := make([]byte, mib)
+			for range size / mib {
+				must(file.Write(block))
+			}
+			check(file.Sync())
+			// What was written lies there in smaller pieces than what is read.
+			check(unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED))
+			check(file.Close())
+			f = must(mmapio.Open(path))
+			data = must(unix.Mmap(int(must(os.Open(path)).Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED))
+			vec = make([]byte, size/os.Getpagesize())
 		}
-		file := must(os.Create(path))
-		block := make([]byte, mib)
-		for range size / mib {
-			must(file.Write(block))
-		}
-		check(file.Sync())
-		// What was written lies there in smaller pieces than what is read.
-		check(unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED))
-		must(file.Seek(0, io.SeekStart))
-		must(io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file}, block))
+		file := must(os.Open(path))
+		must(io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{file}, make([]byte, mib)))
 		check(file.Close())
-		f = must(mmapio.Open(path))
-		data = must(unix.Mmap(int(must(os.Open(path)).Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED))
-		vec = make([]byte, size/os.Getpagesize())
+	}
+	// measure repeats what was disturbed by somebody who dropped caches.
+	measure := func(count func() int) float64 {
+		for {
+			prepare()
+			least := len(vec)
+			ns := perOp(func(b *testing.B) {
+				for b.Loop() {
+					least = min(least, count())
+				}
+			})
+			if least == len(vec) {
+				return ns
+			}
+		}
 	}
 	return figure{
 		name: "residency of 2 GiB / mincore",
-		ours: func() float64 {
-			prepare()
-			return perOp(func(b *testing.B) {
-				for b.Loop() {
-					if r := must(f.Residency(0, size)); r.Resident != r.Pages {
-						b.Fatalf("%+v", r)
-					}
-				}
-			})
-		},
+		ours: func() float64 { return measure(func() int { return int(must(f.Residency(0, size)).Resident) }) },
 		theirs: func() float64 {
-			return perOp(func(b *testing.B) {
-				for b.Loop() {
-					_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&data[0])), size, uintptr(unsafe.Pointer(&vec[0])))
-					n := 0
-					for _, v := range vec {
-						n += int(v & 1)
-					}
-					if errno != 0 || n != len(vec) {
-						b.Fatal(errno, n)
-					}
+			return measure(func() (n int) {
+				_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&data[0])), size, uintptr(unsafe.Pointer(&vec[0])))
+				if errno != 0 {
+					panic(errno)
 				}
+				for _, v := range vec {
+					n += int(v & 1)
+				}
+				return n
 			})
 		},
 		bound: "at most 0.20 times",
