@@ -3,8 +3,6 @@ package mmapio
 import (
 	"context"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -33,10 +31,6 @@ var rooms struct {
 	less chan struct{} // closed when one is released
 }
 
-// unlimited is until when it need not be looked again whether a cgroup has a
-// limit: to look takes longer than to lock what is in RAM.
-var unlimited atomic.Int64
-
 func (r *room) release() {
 	if *r == (room{}) {
 		return
@@ -60,7 +54,7 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 		bytes += run.Hi - run.Lo
 	}
 	call.unasked += bytes
-	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes || time.Now().UnixNano() < unlimited.Load() {
+	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes {
 		return room{}, nil
 	}
 	call.unasked = 0
@@ -76,7 +70,6 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 		if tight, ok := limits.Tightest(groups); !ok || tight.Limit < 0 {
 			rooms.mu.Unlock()
 			call.cgroups = cgroupsFree
-			unlimited.Store(time.Now().Add(time.Second).UnixNano())
 			return room{}, nil
 		}
 		call.cgroups = cgroupsLimited
