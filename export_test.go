@@ -33,3 +33,15 @@ func SideBySide(step int) (restore func()) {
 	newPace = func(func() int64, bool) *pace.Pace { return pace.Fixed(step) }
 	return func() { newPace = pace.New }
 }
+
+// AdvisedRandom notes that a part of f was advised to be read at random.
+func AdvisedRandom(f *File) { f.src.random.Store(true) }
+
+// The same with the hint that another system gives, and no limit in the way.
+func RefusedWithHint(hint string, err error) *LockError {
+	defer func(was string) { sys.LockHint = was }(sys.LockHint)
+	sys.LockHint = hint
+	e := &LockError{Op: "lock", Path: "f", Len: 1, Limits: LockLimits{Soft: -1, Hard: -1, Unlimited: true}, Err: err}
+	(&File{src: &source{name: "f"}}).refused(e, 1, 1)
+	return e
+}
