@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 func TestPopulateBadInput(t *testing.T) {
@@ -31,6 +32,9 @@ func TestPopulateBadInput(t *testing.T) {
 
 // A page that the file no longer has is a FaultError, as it is of Options.Populate.
 func TestPopulateBeyondEOF(t *testing.T) {
+	if !locksAll {
+		prove.Need(t, prove.Advice)
+	}
 	path := fileOf(t, 8*pageSize)
 	f := mustOpen(t, path, nil)
 	if err := os.Truncate(path, 3*pageSize+1); err != nil {

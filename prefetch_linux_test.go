@@ -14,6 +14,7 @@ import (
 // Prefetch returns while the disk does not answer, asks for all of the range
 // and not for a read-ahead of it, and what it has brought in is not read again.
 func TestPrefetch(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	prove.Need(t, prove.Root, prove.FUSE)
 	const size = 4 << 20
 	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.CopyOnWrite} {
@@ -48,6 +49,7 @@ func TestPrefetch(t *testing.T) {
 
 // Close does not wait for a Prefetch, and ends it.
 func TestPrefetchClose(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	prove.Need(t, prove.Root, prove.FUSE)
 	const size = 1 << 30
 	fs := slowfs.Start(t, slowfs.Options{MaxBackground: 4})
