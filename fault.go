@@ -149,7 +149,7 @@ func (s *source) why(off int64, store bool) error {
 		return errUnknownFault
 	}
 	var b [1]byte
-	if _, err := s.file.ReadAt(b[:], at); errors.Is(err, os.ErrClosed) {
+	if _, err := sys.ReadAt(s.file, b[:], at); errors.Is(err, os.ErrClosed) {
 		return errUnknownFault
 	} else if err != nil {
 		return underlying(err)

@@ -191,7 +191,7 @@ func (f *File) readThrough(off, end, size int64) error {
 	end = min(end, size)
 	buf := make([]byte, min(max(end-off, 0), 256<<10))
 	for off = max(off, 0); off < end; {
-		n, err := f.src.file.ReadAt(buf[:min(int64(len(buf)), end-off)], f.src.off+off)
+		n, err := sys.ReadAt(f.src.file, buf[:min(int64(len(buf)), end-off)], f.src.off+off)
 		off += int64(n)
 		switch {
 		case errors.Is(err, io.EOF):

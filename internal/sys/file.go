@@ -44,6 +44,10 @@ func SyncDir(dir string) error { return syncDir(dir) }
 // share with it; F_PREALLOCATE.
 func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
 
+// ReadAt is f.ReadAt for what may meet f.Close: on Windows package os then may
+// lose count of those who use f, and Close waits for ever.
+func ReadAt(f *os.File, b []byte, off int64) (int, error) { return readAt(f, b, off) }
+
 // AllowHoles lets f have holes where a file must be marked for that. It is a
 // hint: what cannot have holes has blocks.
 //

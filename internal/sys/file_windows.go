@@ -2,6 +2,7 @@ package sys
 
 import (
 	"errors"
+	"io"
 	"os"
 	"unsafe"
 
@@ -123,4 +124,26 @@ func allowHoles(f *os.File) {
 		var n uint32
 		return windows.DeviceIoControl(h, windows.FSCTL_SET_SPARSE, nil, 0, nil, 0, &n, nil)
 	})
+}
+
+// ReadFile takes the place to read at from the OVERLAPPED, also of a handle
+// that is not asynchronous.
+func readAt(f *os.File, b []byte, off int64) (n int, err error) {
+	err = control(f, func(h windows.Handle) error {
+		for n < len(b) {
+			at := off + int64(n)
+			o := windows.Overlapped{Offset: uint32(at), OffsetHigh: uint32(at >> 32)}
+			var got uint32
+			err := windows.ReadFile(h, b[n:min(len(b), n+1<<30)], &got, &o)
+			n += int(got)
+			if err == windows.ERROR_HANDLE_EOF || err == nil && got == 0 { //nolint:errorlint // bare errno
+				return io.EOF
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
 }
