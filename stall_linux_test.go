@@ -85,7 +85,7 @@ func TestNoStallFUSE(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
 			// Whoever waits for another thread's fault has a minor one.
-			for off, want := range map[bool]int{false: 0, true: stallPages / 2} {
+			for off, want := range map[bool]int{false: 0, true: stallPages / 4} {
 				name := strings.ReplaceAll(way, " ", "") + fmt.Sprint(off)
 				fs.AddFile(name, stallPages*pageSize+100, slowfs.Offsets)
 				n, _ := stalls(t, way, fs.Path(name), pageSize, off)
