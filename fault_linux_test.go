@@ -205,7 +205,7 @@ func eioAct(t testing.TB, path string) {
 			}
 			return nil
 		})
-		wantFault(t, err, "guard", bad, offset, syscall.EIO)
+		wantFault(t, err, "chunks", bad, offset, syscall.EIO)
 		if mode != mmapio.ReadOnly {
 			n, err := f.WriteAt(want[bad-pageSize:][:3*pageSize], bad-pageSize-offset)
 			wantFault(t, err, "writeat", bad, offset, syscall.EIO)
