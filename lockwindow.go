@@ -196,8 +196,12 @@ func (f *File) lockWork(call *lockCall, w *window) error {
 	}
 }
 
-// hold brings in what is missing in a window and looks whether it has stayed.
-// It is done when held; else the mapping has moved.
+// hold brings in what is missing in a window. It is done when held; else the
+// mapping has moved.
+//
+// Where locks are on fault, the call that brings pages in is also the proof that
+// they are held: it does not succeed before all are mapped, and what is mapped
+// where the lock is already does not leave.
 func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 	l := &f.locks
 	g, m, missing := w.claim.g, w.claim.g.mem, w.claim.missing
@@ -205,11 +209,6 @@ func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 	if call.level == lockset.Now && len(missing) > 0 {
 		if run, err := w.populate(g, missing); err != nil {
 			return false, w.lockError(call, g, run, err)
-		}
-		if onFault {
-			if run, err := w.confirm(g, missing); err != nil {
-				return false, w.lockError(call, g, run, err)
-			}
 		}
 	}
 	l.mu.Lock()
@@ -227,31 +226,6 @@ func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 		}
 	}
 	return true, nil
-}
-
-// confirm asks the kernel whether the pages of some runs are there, and brings
-// in again what is not. Something may have taken them out between the two: they
-// were locked before they came, but not if they were mapped already.
-func (w *window) confirm(g *generation, runs []lockset.Run) (lockset.Run, error) {
-	m := g.mem
-	for _, run := range runs {
-		at, end := m.base+int(run.Lo), m.base+int(run.Hi)
-		for try := 0; ; try++ {
-			bad, err := m.space.Absent(at, end-at)
-			if err != nil || bad < 0 {
-				break // in, or the kernel does not tell
-			}
-			at = bad
-			rest := lockset.Run{Lo: int64(at - m.base), Hi: run.Hi}
-			if try == settleTries {
-				return rest, errUnsettled
-			}
-			if err := w.run.f.populate(g, rest.Lo, rest.Hi); err != nil {
-				return rest, err
-			}
-		}
-	}
-	return lockset.Run{}, nil
 }
 
 // lockError is the error of a window whose run could not be brought in.

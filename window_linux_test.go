@@ -254,7 +254,9 @@ func TestProofWindowsProgress(t *testing.T) {
 		if total != slowSize-10 {
 			t.Errorf("total %d", total)
 		}
-		if err := d.f.VerifyLocked(5, 1); err != nil { // methods may be called, and the first window is done
+		// Methods may be called. Windows end in any order, so of a single page
+		// nothing is known before the last has ended.
+		if err := d.f.VerifyLocked(5, 1); err != nil && done == total {
 			t.Error(err)
 		}
 		seen = append(seen, done)
