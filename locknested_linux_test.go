@@ -61,7 +61,7 @@ var nested = prove.Register("nested", func(args []string) int {
 })
 
 // To lock what is locked, and to pin inside of it, makes no system call.
-func TestProofNestedLocksMakeNoSystemCall(t *testing.T) {
+func TestNestedLocksMakeNoSystemCall(t *testing.T) {
 	needLockOf(t, 33*pageSize)
 	prove.Need(t, prove.Linux)
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {

@@ -108,7 +108,7 @@ func eachWindowCall(t *testing.T, measure bool, test func(t *testing.T, d *slowD
 }
 
 // Where the disk takes long to answer, it is asked for several windows at a time.
-func TestProofWindowsSideBySide(t *testing.T) {
+func TestWindowsSideBySide(t *testing.T) {
 	eachWindowCall(t, true, func(t *testing.T, d *slowDisk, call func(context.Context, *mmapio.File) error) {
 		release, result := d.hold(t, func() error { return call(t.Context(), d.f) })
 		windows := map[int64]bool{}
@@ -198,7 +198,7 @@ func TestProofWindowsCancel(t *testing.T) {
 }
 
 // Close does not wait for the windows under way, and ends the call.
-func TestProofWindowsClose(t *testing.T) {
+func TestWindowsClose(t *testing.T) {
 	eachWindowCall(t, false, func(t *testing.T, d *slowDisk, call func(context.Context, *mmapio.File) error) {
 		locked := prove.VmLck(t, 0)
 		d.before(t)
@@ -219,7 +219,7 @@ func TestProofWindowsClose(t *testing.T) {
 
 // A shrink waits for the windows under way alone, and the call finds its range
 // gone.
-func TestProofWindowsShrink(t *testing.T) {
+func TestWindowsShrink(t *testing.T) {
 	eachWindowCall(t, false, func(t *testing.T, d *slowDisk, call func(context.Context, *mmapio.File) error) {
 		release, result := d.hold(t, func() error { return call(t.Context(), d.f) })
 		shrunk := make(chan error, 1)
@@ -241,7 +241,7 @@ func TestProofWindowsShrink(t *testing.T) {
 }
 
 // Progress grows, ends with the whole, and is never called twice at a time.
-func TestProofWindowsProgress(t *testing.T) {
+func TestWindowsProgress(t *testing.T) {
 	d := startSlow(t, time.Millisecond, false)
 	var (
 		inside atomic.Int32
@@ -289,7 +289,7 @@ func TestProofWindowsProgress(t *testing.T) {
 
 // A File that was advised to be read at random is still brought in by large
 // reads.
-func TestProofPopulateAdvisedRandom(t *testing.T) {
+func TestPopulateAdvisedRandom(t *testing.T) {
 	const n = 8 * mib
 	d := startSlow(t, time.Millisecond, true)
 	b := memoryOf(t, d.f)
