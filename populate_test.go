@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -51,7 +52,7 @@ func TestPopulateBeyondEOF(t *testing.T) {
 func TestPopulateConcurrently(t *testing.T) {
 	const n = 8 << 20
 	t.Cleanup(mmapio.SideBySide(2))
-	f := opened(t)(mmapio.Create(t.TempDir()+"/f", n))
+	f := opened(t)(mmapio.Create(filepath.Join(tempDir(t), "f"), n))
 	locks := true
 	if err := f.Lock(0, 1); err != nil {
 		locks = false
