@@ -374,6 +374,9 @@ func tooLarge(t testing.TB, dir string, size int64, want error) {
 			t.Fatal(err)
 		}
 	}
+	if !errors.Is(want, unix.ENOSPC) {
+		return // others use the disk as well
+	}
 	runtime.GC()
 	if after := free(); after < before-1<<20 {
 		t.Errorf("refused opens keep %d bytes of the disk", before-after)
