@@ -146,10 +146,19 @@ func (f *File) bringTail(t *tail, next *generation, lock bool) error {
 	return nil
 }
 
-// settle brings pages in, and looks whether they stayed.
+// settle brings pages in, and looks whether they stayed. Where they cannot be
+// brought into the mapping, the lock does that, afterwards.
 func (f *File) settle(g *generation, lo, hi int64) error {
+	if !sys.CanPopulate() {
+		return f.populate(g, lo, hi)
+	}
+	return f.settleAgain(g, lo, hi)
+}
+
+// settleAgain is settle of pages that are locked already.
+func (f *File) settleAgain(g *generation, lo, hi int64) error {
 	for range settleTries {
-		if err := f.populate(g, lo, hi); err != nil {
+		if err := f.bringBack(g, lo, hi); err != nil {
 			return err
 		}
 		bad, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo))

@@ -101,7 +101,7 @@ func (f *File) lockNew(g *generation, run lockset.Run) error {
 // of a folio (the kernel keeps files in folios of up to 2048 pages, and splits
 // the one that is cut). The caller holds locks.mu.
 func (f *File) keepIn(g *generation, lo, hi int64) {
-	if lo >= hi || !sys.LocksOnFault() {
+	if lo >= hi || sys.LocksStay {
 		return
 	}
 	for _, run := range f.locks.set.Held(nil, lo, hi) {
@@ -111,9 +111,19 @@ func (f *File) keepIn(g *generation, lo, hi int64) {
 				continue
 			}
 			// Whatever stands in the way, VerifyLocked tells.
-			f.populate(g, lo, hi) //nolint:errcheck // as above
+			f.bringBack(g, lo, hi) //nolint:errcheck // as above
 		}
 	}
+}
+
+// bringBack brings locked pages in again. To lock them once more does that where
+// nothing else can, but must not meet what cannot be read.
+func (f *File) bringBack(g *generation, lo, hi int64) error {
+	err := f.populate(g, lo, hi)
+	if err == nil && !sys.LocksOnFault() {
+		err = g.mem.space.Lock(g.mem.base+int(lo), int(hi-lo))
+	}
+	return err
 }
 
 // folio is how many pages away a cut can reach, see keepIn.
@@ -128,7 +138,7 @@ const folio = 2048
 // it at such a place already, or it is no part of the same huge page.
 func (f *File) edges(g *generation, run lockset.Run) (low, high int64) {
 	low, high = run.Lo, run.Hi
-	if !sys.LocksOnFault() {
+	if sys.LocksStay {
 		return low, high
 	}
 	m, huge := g.mem, int64(sys.HugePage())

@@ -129,7 +129,7 @@ func (f *File) amend(g *generation, lo, hi int64) {
 // and made it longer. What it cannot bring in is for VerifyLocked to tell. The
 // caller holds f.mu, so that the mapping stays.
 func (f *File) mend() {
-	if !sys.LocksOnFault() {
+	if sys.LocksStay {
 		return
 	}
 	l := &f.locks
@@ -141,7 +141,7 @@ func (f *File) mend() {
 		for lo := run.Lo; lo < run.Hi && run.Level == lockset.Now && !f.closing.Load(); lo += lockWindow {
 			hi := min(run.Hi, lo+lockWindow)
 			bad, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo))
-			if err == nil && bad >= 0 && f.settle(g, int64(bad-g.mem.base), hi) != nil {
+			if err == nil && bad >= 0 && f.settleAgain(g, int64(bad-g.mem.base), hi) != nil {
 				f.amend(g, lo, hi)
 			}
 		}

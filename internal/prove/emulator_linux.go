@@ -24,11 +24,9 @@ func faultAt(b *byte) (addr uintptr, told bool) {
 			addr, told = a.Addr(), true
 		}
 	}()
-	got = *b
+	runtime.KeepAlive(*b)
 	return 0, false
 }
-
-var got byte
 
 // said compares pages: some processors tell no more of an address.
 func said(b []byte) string {
@@ -144,12 +142,14 @@ func tryStart(attr *syscall.SysProcAttr, why string) string {
 	return ""
 }
 
+var ours byte
+
 func tryMaps() string {
 	all, err := vmas(0, "maps")
 	if err != nil {
 		return err.Error()
 	}
-	here := uint64(address(&got))
+	here := uint64(address(&ours))
 	for _, v := range all {
 		if v.Start <= here && here < v.End {
 			return ""

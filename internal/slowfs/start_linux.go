@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // environ carries the options to the child and tells it that it is one.
@@ -32,6 +34,9 @@ func Start(t testing.TB, o Options) *FS {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		missing(t, "root, to mount")
+	}
+	if why := prove.Missing(prove.Children); why != "" {
+		t.Skip("slowfs needs children: " + why)
 	}
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {

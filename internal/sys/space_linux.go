@@ -31,6 +31,8 @@ func (s *Space) lock(at, n int) error {
 	})
 }
 
+const locksStay = false
+
 // Lock must bring pages in by itself where Populate cannot do it before.
 func locksOnFault() bool { return canPopulate() }
 

@@ -207,6 +207,11 @@ func (s *Space) Unlock(at, n int) error { return s.unlock(at, n) }
 // RLIMIT_MEMLOCK, for error texts. Tests set it to what other systems have.
 var LockHint = lockHint
 
+// LocksStay says that locked pages stay mapped whatever is done beside them. On
+// Linux an unlock or a cut next to them takes apart the huge page or folio that
+// they are part of, and out of the mapping.
+const LocksStay = locksStay
+
 // LocksOnFault reports whether Lock leaves pages that are not in memory alone.
 func LocksOnFault() bool { return locksOnFault() }
 
