@@ -207,6 +207,7 @@ func TestProofCloseEndsLocks(t *testing.T) {
 // VerifyLocked asks the kernel, not the books.
 func TestProofVerifyLockedAsksTheKernel(t *testing.T) {
 	needLockOf(t, 4*pageSize)
+	prove.Need(t, prove.Verify)
 	everyMode(t, 4*pageSize, func(t *testing.T, f *mmapio.File) {
 		check(t, f.LockAll())
 		check(t, unix.Munlock(memoryOf(t, f)[2*pageSize:3*pageSize]))

@@ -281,6 +281,9 @@ func TestProofLockOffset(t *testing.T) {
 // VerifyLocked names the first page that is not held.
 func TestProofVerifyLocked(t *testing.T) {
 	needLockOf(t, 5*pageSize)
+	if runtime.GOOS == "linux" {
+		prove.Need(t, prove.Verify)
+	}
 	everyMode(t, 4*pageSize+9, func(t *testing.T, f *mmapio.File) {
 		check(t, f.LockAll())
 		prove.WineLacks(t, "a QueryWorkingSetEx that knows of locks")

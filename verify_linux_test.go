@@ -18,6 +18,7 @@ import (
 // The first page that is not held is named, for whichever reason.
 func TestProofVerifyLockedNamesTheFirst(t *testing.T) {
 	needLockOf(t, 8*pageSize)
+	prove.Need(t, prove.Verify)
 	for _, mode := range allModes {
 		t.Run(mode.String(), func(t *testing.T) {
 			path := fileOf(t, 8*pageSize)
@@ -51,7 +52,11 @@ func TestProofVerifyLockedNamesTheFirst(t *testing.T) {
 func mlockOnFault(t testing.TB, b []byte) {
 	t.Helper()
 	start, n := prove.PagesOf(b)
-	if _, _, errno := unix.Syscall(unix.SYS_MLOCK2, start, uintptr(n)*uintptr(pageSize), 1); errno != 0 {
+	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, start, uintptr(n)*uintptr(pageSize), 1)
+	if errno == unix.ENOSYS {
+		prove.Unable(t, "this Linux has no mlock2(2)")
+	}
+	if errno != 0 {
 		t.Fatal(errno)
 	}
 }
@@ -135,6 +140,7 @@ func TestProofResizeAfterTruncation(t *testing.T) {
 // What is locked on fault need not be there, unless a pin wants it.
 func TestProofVerifyLockedOnFault(t *testing.T) {
 	needLockOf(t, 8*pageSize)
+	prove.Need(t, prove.Advice, prove.Verify)
 	f := mustOpen(t, fileOf(t, 4*pageSize), &mmapio.Options{Lock: mmapio.LockOnFault})
 	check(t, f.VerifyLocked(0, f.Size()))
 	p := pin(t, f, 2*pageSize, 1)

@@ -94,8 +94,11 @@ func lockedOf(pid int) (int64, error) {
 
 // tryPagemap asks about a page that is surely there, and about its zero page.
 func tryPagemap() string {
-	b := make([]byte, os.Getpagesize())
-	b[0] = 1
+	// Many pages: one may be called present by chance.
+	b := make([]byte, 64*os.Getpagesize())
+	for i := range b {
+		b[i] = 1
+	}
 	present, _, err := pagesOf(spanOf(b))
 	runtime.KeepAlive(b)
 	if err != nil {

@@ -141,6 +141,7 @@ func shared(t *testing.T, s *Space, at int) bool {
 
 func TestAbsent(t *testing.T) {
 	realPages(t)
+	prove.Need(t, prove.Verify)
 	p := PageSize()
 	s := owned(t)(MapAnon(4 * p))
 	if scan, bits := absentBoth(t, s); scan != 0 || bits != 0 {
@@ -172,6 +173,7 @@ func TestAbsent(t *testing.T) {
 // More pages than one read of the pagemap takes.
 func TestAbsentByPagemapInSteps(t *testing.T) {
 	realPages(t)
+	prove.Need(t, prove.Verify)
 	p := PageSize()
 	s := owned(t)(MapAnon(8200 * p))
 	for at := 0; at < s.Size(); at += p {
