@@ -156,6 +156,7 @@ var storeChild = prove.Register("store", func(args []string) int {
 // TestStoreDuringWriteback: a store to a page that is on its way to a slow disk
 // waits, but no other goroutine does.
 func TestStoreDuringWriteback(t *testing.T) {
+	prove.Need(t, prove.Advice)
 	fs := slowfs.Start(t, slowfs.Options{})
 	for _, way := range []string{"WriteAt", "StoreAt"} {
 		for _, off := range []bool{false, true} {
