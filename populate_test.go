@@ -33,6 +33,7 @@ func TestPopulateBadInput(t *testing.T) {
 
 // A page that the file no longer has is a FaultError, as it is of Options.Populate.
 func TestPopulateBeyondEOF(t *testing.T) {
+	needMaps(t)
 	if !locksAll {
 		prove.Need(t, prove.Advice)
 	}
@@ -50,6 +51,7 @@ func TestPopulateBeyondEOF(t *testing.T) {
 
 // Everything at a time, on one File.
 func TestPopulateConcurrently(t *testing.T) {
+	needMaps(t)
 	const n = 8 << 20
 	t.Cleanup(mmapio.SideBySide(2))
 	f := opened(t)(mmapio.Create(filepath.Join(tempDir(t), "f"), n))
