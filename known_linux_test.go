@@ -186,6 +186,7 @@ func TestKnownWritable(t *testing.T) {
 // store to and no other, Update none, be it by a hole filled, a page dirtied or
 // a page copied.
 func TestOnlyWhatIsStored(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Advice, prove.Disk)
 	path := filepath.Join(prove.DiskDir(t), "sparse")
 	o := mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 64 * pageSize, Sparse: true}

@@ -153,6 +153,7 @@ func TestProofOptionsLockDropFD(t *testing.T) {
 
 // Nobody ever sees bytes that are not locked yet.
 func TestProofOptionsLockBeforeSize(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Advice)
 	needLockOf(t, 300*pageSize)
 	for _, k := range lockKinds() {

@@ -103,6 +103,7 @@ func mountOverlay(t *testing.T, lower string) (merged string) {
 // What is in RAM is told exactly or not at all, whoever asks, of whichever file
 // system, and whatever calls there are.
 func TestResidencyTruth(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Root, prove.Ext4, prove.TmpfsMount)
 	prove.Quiet(t)
 	ext4, tmpfs := prove.LoopFS(t, "ext4", 64<<20).Dir, prove.SmallTmpfs(t, 8<<20)
@@ -246,6 +247,7 @@ func tebi(t *testing.T) (path string, pages []int64) {
 // It is cachestat that a large file is looked at with, at once and then in
 // halves, and never mincore, which asks about every page.
 func TestResidencyTebibyte(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Root, prove.Ext4)
 	prove.Quiet(t)
 	path, pages := tebi(t)
@@ -264,6 +266,7 @@ func TestResidencyTebibyte(t *testing.T) {
 
 // Dirty pages are counted until they are written.
 func TestResidencyDirty(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Root, prove.Ext4)
 	prove.Quiet(t)
 	path := filepath.Join(prove.LoopFS(t, "ext4", 64<<20).Dir, "file")

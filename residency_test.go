@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // tellsResidency skips where the system does not say what is in RAM.
@@ -29,6 +30,7 @@ func tellsResidency(t *testing.T, f *mmapio.File) {
 
 // Pages are counted that a range touches; ranges are cut to what was asked.
 func TestResidencyRanges(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	path, _ := patternFile(t, 8*pageSize+1)
 	for _, mode := range allModes {
 		if mode == mmapio.ReadWrite {

@@ -79,6 +79,7 @@ func TestNoStall(t *testing.T) {
 // TestNoStallFUSE is the same where nothing is read ahead: with the mechanism
 // off each page is a fault that waits.
 func TestNoStallFUSE(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Advice)
 	fs := slowfs.Start(t, slowfs.Options{ReadAhead: -1})
 	for way := range touchAll {

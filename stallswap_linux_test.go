@@ -46,6 +46,7 @@ var swapStallChild = prove.Register("swap stall", func(args []string) int {
 
 // TestNoStallSwap: memory that was swapped out is brought in by system calls.
 func TestNoStallSwap(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Advice)
 	prove.Swap(t, 64<<20)
 	group := prove.MemoryCgroup(t, 256<<20)

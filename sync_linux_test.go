@@ -118,6 +118,7 @@ func TestSyncRequests(t *testing.T) {
 // TestStartSync: it has exactly the range written, what was stored through the
 // mapping too, and makes nothing durable.
 func TestStartSync(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	prove.LeakCheck(t)
 	disk := slowfs.Start(t, slowfs.Options{})
 	disk.AddFile("f", 16*pageSize, slowfs.Offsets)

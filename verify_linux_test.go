@@ -17,6 +17,7 @@ import (
 
 // The first page that is not held is named, for whichever reason.
 func TestProofVerifyLockedNamesTheFirst(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
 	needLockOf(t, 8*pageSize)
 	prove.Need(t, prove.Verify)
 	for _, mode := range allModes {
