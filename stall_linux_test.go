@@ -103,7 +103,7 @@ func TestNoStallFUSE(t *testing.T) {
 func TestNoFaultAtStores(t *testing.T) {
 	prove.Need(t, prove.Advice, prove.Disk)
 	for _, way := range []string{"WriteAt", "StoreAt", "WriteAt CopyOnWrite"} {
-		if _, n := stalls(t, way, coldFile(t), diskStride, false); n > stallPages/4 {
+		if _, n := stalls(t, way, coldFile(t), diskStride, false); n > stallPages/2 {
 			t.Errorf("%s: %d minor faults for %d pages", way, n, stallPages)
 		}
 		if major, n := stalls(t, way, coldFile(t), diskStride, true); major+n < stallPages-1 {
