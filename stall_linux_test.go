@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +103,9 @@ func TestNoStallFUSE(t *testing.T) {
 // TestNoFaultAtStores: the first store to a page, which would be a minor fault
 // that may wait for write-back, is none.
 func TestNoFaultAtStores(t *testing.T) {
+	if raceBuild() {
+		t.Skip("the race detector has faults of its own")
+	}
 	prove.Need(t, prove.Advice, prove.Disk)
 	for _, way := range []string{"WriteAt", "StoreAt", "WriteAt CopyOnWrite"} {
 		if _, n := stalls(t, way, coldFile(t), diskStride, false); n > stallPages/2 {
@@ -130,9 +134,10 @@ var storeChild = prove.Register("store", func(args []string) int {
 		t.Fatal(err)
 	}
 	ask(t, "held")
-	begun, done := false, make(chan error)
+	var begun atomic.Bool
+	done := make(chan error)
 	go func() {
-		begun = true
+		begun.Store(true)
 		done <- put()
 	}()
 	tick := time.NewTicker(time.Millisecond)
@@ -146,7 +151,7 @@ var storeChild = prove.Register("store", func(args []string) int {
 			fmt.Println("ticks", n)
 			return 0
 		case <-tick.C:
-			if begun {
+			if begun.Load() {
 				if n++; n == 20 {
 					fmt.Println("ticking")
 				}
