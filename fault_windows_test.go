@@ -54,7 +54,7 @@ func plainView(t testing.TB, path string, protection, access uint32) []byte {
 func TestInPageError(t *testing.T) {
 	needCut(t)
 	if runtime.GOARCH != "amd64" {
-		t.Skip("the handler is machine code for amd64")
+		t.Skip("windows/" + runtime.GOARCH + ": the handler is machine code for amd64")
 	}
 	for _, name := range []string{"ReadAt", "WriteAt", "View copy", "Update", "Region", "LoadAt", "StoreAt", "Chunks in Guard"} {
 		t.Run(name, func(t *testing.T) {

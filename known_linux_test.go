@@ -204,7 +204,7 @@ func TestOnlyWhatIsStored(t *testing.T) {
 		defer file.Close()
 		var st unix.Cachestat_t
 		if err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{}, &st, 0); errors.Is(err, unix.ENOSYS) {
-			t.Skip("no cachestat(2)")
+			prove.Unable(t, "no cachestat(2)")
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +311,7 @@ func TestPrefault(t *testing.T) {
 func TestHugeSparse(t *testing.T) {
 	prove.Need(t, prove.Advice, prove.Disk)
 	if strconv.IntSize == 32 {
-		t.Skip("no room for it")
+		t.Skip("32 bits have no room for it")
 	}
 	path := filepath.Join(prove.DiskDir(t), "sparse")
 	size := int64(16<<40) - pageSize // the most that ext4 has

@@ -93,12 +93,12 @@ func needLockOf(t testing.TB, n int64) {
 	f := opened(t)(mmapio.Anonymous(1, nil))
 	defer f.Close()
 	if err := f.LockAll(); errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("this system cannot lock pages")
+		prove.Unable(t, "%s locks no pages", runtime.GOOS)
 	}
 	lim, err := mmapio.ReadLockLimits()
 	check(t, err)
 	if !lim.Unlimited && lim.InUse >= 0 && lim.Soft >= 0 && lim.Soft-lim.InUse < n && os.Geteuid() != 0 {
-		t.Skipf("RLIMIT_MEMLOCK is %d, the test locks %d bytes", lim.Soft, n)
+		prove.Unable(t, "RLIMIT_MEMLOCK is %d, the test locks %d bytes", lim.Soft, n)
 	}
 }
 
@@ -288,7 +288,7 @@ func TestProofVerifyLocked(t *testing.T) {
 		check(t, f.LockAll())
 		prove.WineLacks(t, "a QueryWorkingSetEx that knows of locks")
 		if err := f.VerifyLocked(0, f.Size()); errors.Is(err, errors.ErrUnsupported) && runtime.GOOS != "windows" {
-			t.Skip("the system does not tell what is locked")
+			prove.Unable(t, "%s does not tell what is locked", runtime.GOOS)
 		} else if err != nil {
 			t.Fatal(err)
 		}

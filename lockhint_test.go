@@ -23,7 +23,7 @@ func TestWiredLimits(t *testing.T) {
 		text, err := os.ReadFile("internal/sys/hint_" + system + ".go")
 		if err != nil {
 			if runtime.GOOS != "linux" {
-				t.Skip("the sources are not here")
+				t.Skip("the sources are not here, on " + runtime.GOOS)
 			}
 			t.Fatal(err)
 		}

@@ -3,8 +3,10 @@ package mmapio_test
 import (
 	"context"
 	"errors"
+	"github.com/mmapio/mmapio/internal/prove"
 	"io/fs"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -24,14 +26,14 @@ func pinFile(t *testing.T, pages int) (f *mmapio.File, page int64) {
 	}
 	f, err = mmapio.Create(filepath.Join(tempDir(t), "f"), int64(pages)*page)
 	if errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("this system cannot write through a mapping")
+		prove.Unable(t, "%s does not write through a mapping", runtime.GOOS)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
 	if err := f.Lock(0, 1); errors.Is(err, errors.ErrUnsupported) {
-		t.Skip("this system cannot lock pages")
+		prove.Unable(t, "%s locks no pages", runtime.GOOS)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +197,7 @@ func TestLockContextCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := f.Lock(0, f.Size()); err != nil {
-		t.Skipf("not enough may be locked here: %v", err)
+		prove.Unable(t, "not enough may be locked here: %v", err)
 	}
 	if err := f.UnlockAll(); err != nil {
 		t.Fatal(err)

@@ -277,7 +277,7 @@ var exhaust = prove.Register("exhaust", func(args []string) int {
 func TestNoExhaustion(t *testing.T) {
 	prove.Need(t, prove.Recycling)
 	if strconv.IntSize < 64 {
-		t.Skip("1 TiB does not fit")
+		t.Skip("1 TiB does not fit into 32 bits")
 	}
 	small, _ := patternFile(t, pageSize)
 	large := filepath.Join(tempDir(t), "large")
@@ -285,7 +285,7 @@ func TestNoExhaustion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(large, 1<<40); err != nil {
-		t.Skip(err)
+		prove.Unable(t, "%v", err)
 	}
 	often := map[string]string{small: "20000", large: "300"}
 	if raceBuild() {

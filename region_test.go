@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"github.com/mmapio/mmapio/internal/prove"
 	"io/fs"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -99,7 +101,7 @@ func TestHeldThroughGrowth(t *testing.T) {
 		for name, take := range takers {
 			t.Run(fmt.Sprintf("%s/reserve=%d", name, reserve), func(t *testing.T) {
 				if reserve > 0 && !canReserve(t) {
-					t.Skip("no Reserve here")
+					prove.Unable(t, "no Reserve on %s", runtime.GOOS)
 				}
 				path, content := patternFile(t, 4*pageSize)
 				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: reserve})

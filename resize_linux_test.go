@@ -120,7 +120,7 @@ var fileLimitBody = prove.Register("resize-fsize", func(args []string) int {
 func TestResizeAddressLimit(t *testing.T) {
 	prove.Need(t, prove.Pagemap, prove.AddressLimit)
 	if strconv.IntSize == 32 {
-		t.Skip("the address space is its own limit")
+		t.Skip("32 bits: the address space is its own limit")
 	}
 	path, _ := patternFile(t, 10*pageSize)
 	if r := addressLimitBody.Run(t, prove.Args(path)); r.Code != 0 {
@@ -176,7 +176,7 @@ func memfd(t *testing.T, size int64, seals int) *os.File {
 	t.Helper()
 	fd, err := unix.MemfdCreate("resize", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		t.Skip("memfd_create: ", err)
+		prove.Unable(t, "memfd_create: %v", err)
 	}
 	f := os.NewFile(uintptr(fd), "memfd:resize")
 	t.Cleanup(func() { f.Close() })
@@ -227,7 +227,7 @@ func TestResizeSealed(t *testing.T) {
 		m := memfd(t, size, 0)
 		f := opened(t)(mmapio.Map(m, &mmapio.Options{Mode: mmapio.ReadWrite}))
 		if _, err := unix.FcntlInt(m.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); err != nil {
-			t.Skip("F_SEAL_FUTURE_WRITE: ", err)
+			prove.Unable(t, "F_SEAL_FUTURE_WRITE: %v", err)
 		}
 		path := "/proc/self/fd/" + strconv.Itoa(int(m.Fd()))
 		was := standOf(t, f, path)
@@ -251,7 +251,7 @@ func TestResizeImmutable(t *testing.T) {
 	defer h.Close()
 	flags, err := unix.IoctlGetInt(int(h.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil {
-		t.Skip("this file system has no flags: ", err)
+		prove.Unable(t, "this file system has no flags: %v", err)
 	}
 	set := func(flags int) error { return unix.IoctlSetPointerInt(int(h.Fd()), unix.FS_IOC_SETFLAGS, flags) }
 	t.Cleanup(func() { _ = set(flags) })
@@ -260,7 +260,7 @@ func TestResizeImmutable(t *testing.T) {
 		appendOnly: {0, 1, 2 * pageSize},
 	} {
 		if err := set(flags | flag); err != nil {
-			t.Skip("not allowed: ", err)
+			prove.Unable(t, "not allowed: %v", err)
 		}
 		for _, size := range sizes {
 			was := standOf(t, f, path)

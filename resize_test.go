@@ -125,7 +125,7 @@ func resizeThereAndBack(t *testing.T, path string, o *mmapio.Options, from, to, 
 // what it adds has blocks, unless nobody asked for them.
 func TestResizeBlocks(t *testing.T) {
 	if blocksOf == nil {
-		t.Skip("this system does not tell the blocks of a file")
+		prove.Unable(t, "%s does not tell the blocks of a file", runtime.GOOS)
 	}
 	const size = 1 << 20
 	for _, start := range []int64{0, 1, pageSize + 1} {
@@ -258,7 +258,7 @@ func TestResizeAnonymous(t *testing.T) {
 func TestResizeBeyondReserve(t *testing.T) {
 	needMaps(t)
 	if !reserves {
-		t.Skip("no Reserve here")
+		prove.Unable(t, "no Reserve on %s", runtime.GOOS)
 	}
 	ps := pageSize
 	for _, offset := range []int64{0, 9, ps + 9} {
@@ -301,7 +301,7 @@ func TestResizeSlack(t *testing.T) {
 	needMaps(t)
 	prove.Need(t, prove.FileEnd)
 	if !reserves {
-		t.Skip("no file shrinks while it is mapped here")
+		prove.Unable(t, "no file shrinks while it is mapped on %s", runtime.GOOS)
 	}
 	for _, c := range []struct{ from, to int64 }{{100, 200}, {100, pageSize}, {100, 3 * pageSize}, {pageSize + 7, pageSize + 9}} {
 		for _, reserve := range []int64{0, 16 * pageSize} {

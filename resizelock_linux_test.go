@@ -211,7 +211,7 @@ func TestResizeUnderLockLimit(t *testing.T) {
 				var lim syscall.Rlimit
 				const memlock = 8 // RLIMIT_MEMLOCK, which package syscall lacks
 				if err := syscall.Getrlimit(memlock, &lim); err != nil || lim.Max < limit {
-					t.Skip("the hard limit is less than that, and only root raises it")
+					prove.Unable(t, "the hard limit is less than that, and only root raises it")
 				}
 			}
 			r := lockLimitBody.Run(t, asUser(prove.Args(path, strconv.FormatBool(c.ok)),

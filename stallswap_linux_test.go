@@ -47,7 +47,7 @@ var swapStallChild = prove.Register("swap stall", func(args []string) int {
 // TestNoStallSwap: memory that was swapped out is brought in by system calls.
 func TestNoStallSwap(t *testing.T) {
 	if raceBuild() {
-		t.Skip("the race detector has faults of its own")
+		prove.Unable(t, "the race detector has faults of its own")
 	}
 	prove.Need(t, prove.Pagemap)
 	prove.Need(t, prove.Advice)

@@ -1,7 +1,7 @@
 // Package lock measures how long it takes to lock a file, beside mlock(2) and
 // others, both sides in turn, and compares medians:
 //
-//	MMAPIO_FIGURES=1 go test -v -timeout 30m -run 'Figures/cold' ./lock
+//	go test -tags figures -v -timeout 30m -run 'Figures/cold' ./lock
 //
 // It needs Linux, for the slow disk root and FUSE, and a machine that does
 // nothing else. A figure that misses its bound fails.

@@ -1,3 +1,5 @@
+//go:build figures
+
 package lock
 
 import (
@@ -144,9 +146,6 @@ func drop(t testing.TB, path string) {
 }
 
 func TestFigures(t *testing.T) {
-	if os.Getenv("MMAPIO_FIGURES") != "1" {
-		t.Skip("measures: runs with MMAPIO_FIGURES=1")
-	}
 	t.Run("cold 256 MiB, 2 ms disk", func(t *testing.T) {
 		slow := slowfs.Start(t, slowfs.Options{ReadDelay: 2 * time.Millisecond})
 		slow.AddFile("f", 256*mib, slowfs.Offsets)

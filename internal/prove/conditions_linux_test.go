@@ -179,9 +179,7 @@ func TestOtherFileSystems(t *testing.T) {
 	NeedE2E(t, LoopDevice)
 	for fs, size := range map[string]int64{"xfs": 320 << 20, "btrfs": 128 << 20} {
 		t.Run(fs, func(t *testing.T) {
-			if why := Missing(map[string]Feature{"xfs": XFS, "btrfs": Btrfs}[fs]); why != "" {
-				t.Skip(why)
-			}
+			Need(t, map[string]Feature{"xfs": XFS, "btrfs": Btrfs}[fs])
 			l := LoopFS(t, fs, size)
 			NewFile(t, l.Dir, "f", 1<<20)
 			if l.Device == "" || l.FS != fs {

@@ -138,7 +138,7 @@ func TestScanAgreesWithPagemap(t *testing.T) {
 	}
 	scanned, err := scanPages(f, spanOf(b), pageIsPresent)
 	if err != nil {
-		t.Skip(err)
+		Unable(t, "%v", err)
 	}
 	if !slices.Equal(scanned, PresentPages(t, b)) || Count(scanned) != 1250 || !scanned[0] || scanned[1] {
 		t.Errorf("1250 of 2500 pages written, pagemap says %d, PAGEMAP_SCAN %d", Count(PresentPages(t, b)), Count(scanned))
@@ -165,11 +165,11 @@ func TestHugeZeroPageIsNotPresent(t *testing.T) {
 	const huge = 2 << 20
 	enabled, _ := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 	if pageSize != 4096 || len(enabled) == 0 || strings.Contains(string(enabled), "[never]") {
-		t.Skipf("needs huge pages of 2 MiB: page size %d, %q", pageSize, enabled)
+		Unable(t, "needs huge pages of 2 MiB: page size %d, %q", pageSize, enabled)
 	}
 	b := mapped(t, -1, 2*huge, rw, private)
 	if err := syscall.Madvise(b, syscall.MADV_HUGEPAGE); err != nil {
-		t.Skip(err)
+		Unable(t, "%v", err)
 	}
 	start, _ := PagesOf(b)
 	b = b[(huge-start%huge)%huge:][:huge]

@@ -44,7 +44,7 @@ ffff0000-ffff1000 r-xp 00000000 00:00 7                                  /tmp/ne
 
 func TestContains(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("the names are those of /proc")
+		t.Skip("windows: the names are those of /proc")
 	}
 	for _, c := range []struct {
 		path, name string

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/mmapio/mmapio/internal/prove"
@@ -13,7 +14,7 @@ import (
 
 func TestDescribe(t *testing.T) {
 	if !Faults {
-		t.Skip("this platform lacks a way to tell")
+		t.Skip(runtime.GOOS + " lacks a way to tell")
 	}
 	name := newFile(t, 10).Name()
 	for _, tt := range []struct {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"testing"
 	"unsafe"
@@ -70,7 +71,7 @@ var sink byte
 func lacks(t *testing.T, err error, what string) {
 	t.Helper()
 	if errors.Is(err, ErrUnsupported) {
-		t.Skipf("this platform lacks %s", what)
+		prove.Unable(t, "%s lacks %s", runtime.GOOS, what)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func lacks(t *testing.T, err error, what string) {
 func realPages(t *testing.T) {
 	t.Helper()
 	if PageSize() != os.Getpagesize() {
-		t.Skip("the kernel's pages are not the ones that this build believes in")
+		prove.Unable(t, "the kernel's pages are not the ones that this build believes in")
 	}
 }
 

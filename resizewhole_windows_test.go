@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -14,16 +13,6 @@ import (
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 )
-
-// needWhole is for where a file cannot be cut while it is mapped.
-func needWhole(t testing.TB) {
-	t.Helper()
-	if runtime.GOOS != "windows" {
-		t.Skip("a mapped file can be cut here")
-	}
-}
-
-var errInjected = errors.New("injected")
 
 // failAt makes a step of a change fail each time, until the test ends or undo.
 func failAt(t testing.TB, step string) (undo func()) {
@@ -41,7 +30,6 @@ func failAt(t testing.TB, step string) (undo func()) {
 // TestGrowthStaysLonger: a growth that fails when the file has grown cannot be
 // undone while memory is held. Then it says so, and nothing else has changed.
 func TestGrowthStaysLonger(t *testing.T) {
-	needWhole(t)
 	needLocks(t)
 	for _, step := range []string{"map", "lock"} {
 		path, content := patternFile(t, 3*pageSize+5)
@@ -84,7 +72,6 @@ func TestGrowthStaysLonger(t *testing.T) {
 // TestShrinkLost: if a file cannot be mapped again once it was cut, the File is
 // closed, and everybody is told.
 func TestShrinkLost(t *testing.T) {
-	needWhole(t)
 	path, content := patternFile(t, 3*pageSize)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
 	failAt(t, "remap")
@@ -119,7 +106,6 @@ var mapChild = prove.Register("map", func(args []string) int {
 // TestShrinkMappedElsewhere: another File of this process, and another process,
 // are in the way of a cut too, and can be told from this File's own holders.
 func TestShrinkMappedElsewhere(t *testing.T) {
-	needWhole(t)
 	needLocks(t)
 	path, content := patternFile(t, 3*pageSize)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
