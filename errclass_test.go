@@ -93,13 +93,6 @@ func TestErrorClasses(t *testing.T) {
 	}
 }
 
-// writeChild opens a file to write it and prints the classes of the error.
-var writeChild = prove.Register("open to write", func(args []string) int {
-	_, err := mmapio.OpenFile(args[0], &mmapio.Options{Mode: mmapio.ReadWrite})
-	fmt.Println(classOf(err))
-	return 0
-})
-
 func openSituations() []situation {
 	rw, cow := mmapio.ReadWrite, mmapio.CopyOnWrite
 	open := func(name string, o mmapio.Options, want string) situation {

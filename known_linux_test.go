@@ -39,6 +39,8 @@ func evict(t testing.TB, f *mmapio.File) {
 func TestForgotten(t *testing.T) {
 	prove.Need(t, prove.Advice, prove.Disk)
 	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	runtime.LockOSThread() // one that the count knows from its beginning
+	defer runtime.UnlockOSThread()
 	path := filepath.Join(prove.DiskDir(t), "file")
 	if err := os.WriteFile(path, pattern(4*pageSize, 1), 0o600); err != nil {
 		t.Fatal(err)

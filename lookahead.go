@@ -80,7 +80,7 @@ func (l *lookahead) hint(to int64) {
 	for stop := min(to+far, l.end); l.asked < stop; {
 		n := min(l.request, stop-l.asked)
 		first := page.Down(l.asked+int64(e.delta), int64(sys.PageSize()))
-		e.space.ReadAhead(e.base+int(first), int(l.asked+n-first)+e.delta)
+		e.space.Advise(e.base+int(first), int(l.asked+n-first)+e.delta, sys.WillNeed) //nolint:errcheck // a hint
 		l.asked += n
 	}
 }

@@ -191,7 +191,7 @@ func (e *extent) readExactly(lo, last int) {
 	ps := sys.PageSize()
 	for step := aheadRequest / ps; lo <= last; {
 		end := min(last, lo/step*step+step-1)
-		e.space.ReadAhead(e.base+lo*ps, (end-lo+1)*ps)
+		e.space.Advise(e.base+lo*ps, (end-lo+1)*ps, sys.WillNeed) //nolint:errcheck // a hint
 		lo = end + 1
 	}
 }

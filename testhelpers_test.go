@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -249,3 +250,10 @@ func needLocks(t testing.TB) {
 
 // errInjected is what a failpoint returns that nothing else does.
 var errInjected = errors.New("injected")
+
+// writeChild opens a file to write it and prints the classes of the error.
+var writeChild = prove.Register("open to write", func(args []string) int {
+	_, err := mmapio.OpenFile(args[0], &mmapio.Options{Mode: mmapio.ReadWrite})
+	fmt.Println(classOf(err))
+	return 0
+})

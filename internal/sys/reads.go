@@ -2,13 +2,6 @@ package sys
 
 import "os"
 
-// ReadAhead asks the kernel to begin to read pages that are not in memory, and
-// does not wait for them. It is a hint: beyond the device's read-ahead, and on
-// other systems, nothing happens.
-//
-// Linux: madvise(2), MADV_WILLNEED.
-func (s *Space) ReadAhead(at, n int) { s.readAhead(at, n) }
-
 // Reads says where a read of a file gets its bytes from.
 type Reads int32
 

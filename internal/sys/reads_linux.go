@@ -6,10 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (s *Space) readAhead(at, n int) {
-	s.madvise(at, n, unix.MADV_WILLNEED) //nolint:errcheck // a hint
-}
-
 func readsOf(f *os.File) Reads {
 	reads := ReadsElsewhere
 	err := control(f, func(fd int) error {
