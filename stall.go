@@ -138,6 +138,9 @@ func (f *File) ready(g *generation, off int64, n int, store bool) error {
 	if at, size := e.base+lo*ps, (last-lo+1)*ps; f.anonymous() && !store {
 		err = e.swapIn(at, size)
 	} else {
+		if store {
+			f.awaitWriteBack(g, lo, last)
+		}
 		e.readExactly(lo, last)
 		err = e.space.Populate(at, size, store)
 	}
@@ -156,6 +159,18 @@ func (f *File) ready(g *generation, off int64, n int, store bool) error {
 		e.writable.Add(lo, last)
 	}
 	return nil
+}
+
+// awaitWriteBack waits for pages on their way to the disk, where a store to them
+// would have to, without the lock of the address space that populating holds.
+func (f *File) awaitWriteBack(g *generation, lo, last int) {
+	if f.syncer == nil || f.src.file == nil {
+		return
+	}
+	ps := sys.PageSize()
+	at := f.src.off + int64(lo*ps-g.mem.delta)
+	// An error would have been told to the next Sync, which now has it from here.
+	f.syncer.remember(false, sys.AwaitFlush(f.src.file, at, int64((last-lo+1)*ps))) //nolint:errcheck // as said
 }
 
 // swapIn brings in what is in swap of memory with no file behind it. The rest

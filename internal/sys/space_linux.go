@@ -165,6 +165,17 @@ func (s *Space) startFlush(f *os.File, off int64, _, n int) error {
 	err := control(f, func(fd int) error {
 		return unix.SyncFileRange(fd, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
 	})
+	return unlessMissing(err)
+}
+
+func awaitFlush(f *os.File, off, n int64) error {
+	return unlessMissing(control(f, func(fd int) error {
+		return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+	}))
+}
+
+// unlessMissing is for hints, which emulators may not have.
+func unlessMissing(err error) error {
 	if err == unix.ENOSYS { //nolint:errorlint // bare errno
 		return nil
 	}

@@ -263,6 +263,15 @@ func (s *Space) StartFlush(f *os.File, off int64, at, n int) error {
 	return s.startFlush(f, off, at, n)
 }
 
+// AwaitFlush returns when what was on its way to the disk of n bytes of a file
+// has arrived. A store, and populating for one, would wait for it as well, and
+// keep the lock of the address space meanwhile, so that whoever else asks for
+// memory waits too. It does nothing where the system has no such call.
+//
+// sync_file_range(2) with SYNC_FILE_RANGE_WAIT_BEFORE. An error of the
+// write-back, of any of the file's pages, is told here and not again.
+func AwaitFlush(f *os.File, off, n int64) error { return awaitFlush(f, off, n) }
+
 // OneMapping reports whether the kernel has the range in one mapping of its
 // own, so that Flush is one step. ErrUnsupported where it does not tell.
 //

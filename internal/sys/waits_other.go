@@ -2,10 +2,15 @@
 
 package sys
 
-import "errors"
+import (
+	"errors"
+	"os"
+)
 
 const tellsWaits = false
 
 func waits() int64 { return 0 }
 
 var errPoisoned = errors.New("memory is broken")
+
+func awaitFlush(f *os.File, off, n int64) error { return nil }
