@@ -294,7 +294,7 @@ func callSituations() []situation {
 	onFault := situation{name: "LockContext OnFault", want: "path unsupported", unlike: map[string]string{"linux": "none"}, err: func(t *testing.T) error {
 		needLocks(t)
 		if runtime.GOOS == "linux" {
-			prove.Need(t, prove.Advice) // as before Linux 5.14, where locks bring pages in
+			prove.Need(t, prove.Advice) // without which locks bring pages in
 		}
 		path, _ := patternFile(t, size)
 		return mustOpen(t, path, nil).LockContext(context.Background(), 0, 1, &mmapio.LockOptions{OnFault: true})

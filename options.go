@@ -95,7 +95,7 @@ type Options struct {
 	// [LockError] and is undone: file, length and blocks are as they were. It
 	// lasts until Unlock, which lowers it as any lock; what is added later is
 	// locked all the same. Unsupported where the system cannot lock pages, and
-	// LockOnFault on all but Linux 5.14 and later.
+	// LockOnFault on all but Linux 4.4 and later.
 	Lock LockMode
 
 	// Populate brings every page into memory before the open returns. If that

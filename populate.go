@@ -25,8 +25,9 @@ import (
 // A page that cannot be read is a [FaultError], that of the lowest offset. When
 // ctx ends, what is under way is finished, and the error wraps the cause.
 //
-// madvise(2) with MADV_POPULATE_READ (Linux 5.14); pread(2) elsewhere, which
-// leaves the pages in the page cache but not in the mapping.
+// madvise(2) with MADV_POPULATE_READ (Linux 5.14), before that process_vm_readv(2)
+// of a byte of each page; pread(2) elsewhere, which leaves the pages in the page
+// cache but not in the mapping.
 func (f *File) Populate(ctx context.Context, off, n int64) error {
 	const op = "populate"
 	g, err := f.current(op)

@@ -48,8 +48,8 @@ func needFaults(t testing.TB) {
 // that this makes cannot be told from any other.
 var cuts = prove.Missing(prove.BusAddress) == ""
 
-// locksAll says that memory can be locked that is still to be there: not before
-// Linux 5.14, nor where the advice of it is not passed on.
+// locksAll says that memory can be locked that is still to be there: not under an
+// emulator that passes no advice on.
 var locksAll = runtime.GOOS != "linux" || prove.Missing(prove.Advice) == ""
 
 // endAt is where a file may be cut that is mapped: anywhere, unless the build

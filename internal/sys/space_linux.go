@@ -33,22 +33,6 @@ func (s *Space) lock(at, n int) error {
 
 const locksStay = false
 
-// Lock must bring pages in by itself where Populate cannot do it before.
-func locksOnFault() bool { return canPopulate() }
-
-var canPopulate = sync.OnceValue(func() bool {
-	p, err := mapAnon(pageSize())
-	if err != nil {
-		return false
-	}
-	defer p.Free() //nolint:errcheck // a page of our own
-	if p.madvise(0, pageSize(), unix.MADV_POPULATE_READ) != nil {
-		return false
-	}
-	// Emulators (qemu-user) accept any advice and do nothing.
-	return p.clear(0, pageSize()) == nil && p.madvise(0, pageSize(), unix.MADV_POPULATE_READ) != nil
-})
-
 const tellsWaits = true
 
 func waits() int64 {
@@ -60,21 +44,6 @@ func waits() int64 {
 }
 
 const errPoisoned = unix.EHWPOISON
-
-func (s *Space) populate(at, n int, store bool) error {
-	if !canPopulate() {
-		return ErrUnsupported
-	}
-	advice := unix.MADV_POPULATE_READ
-	if store {
-		advice = unix.MADV_POPULATE_WRITE
-	}
-	err := everyPage(at, n, func(at, n int) error { return s.madviseExactly(at, n, advice) })
-	if err == unix.EINVAL { //nolint:errorlint // bare errno
-		return ErrUnsupported // memory of a device
-	}
-	return err
-}
 
 func (s *Space) madvise(at, n, advice int) error {
 	return s.madviseExactly(at, roundUp(n), advice)

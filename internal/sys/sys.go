@@ -175,7 +175,8 @@ func (s *Space) Bytes(at, n int) []byte { return s.bytes(at, n) }
 // fault. With store the pages are made ready to be stored to, which allocates
 // what is not there yet. ErrUnsupported where the kernel has no such call.
 //
-// Linux 5.14: madvise(2), MADV_POPULATE_READ and MADV_POPULATE_WRITE.
+// Linux 5.14: madvise(2), MADV_POPULATE_READ and MADV_POPULATE_WRITE. Before,
+// process_vm_readv(2) of a byte of each page, and futex(2) with FUTEX_WAKE_OP.
 func (s *Space) Populate(at, n int, store bool) error { return s.populate(at, n, store) }
 
 // Waits returns how many pages the calling thread has had to wait for so far

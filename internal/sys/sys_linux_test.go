@@ -79,7 +79,7 @@ func TestLockIsHeld(t *testing.T) {
 }
 
 func TestLockOnFaultLeavesPagesAlone(t *testing.T) {
-	needs(t, LocksOnFault(), "Linux 5.14")
+	needs(t, LocksOnFault(), "a way to bring pages in, and mlock2")
 	s := owned(t)(MapAnon(2 * PageSize()))
 	if err := s.Lock(0, s.Size()); err != nil {
 		t.Fatal(err)
@@ -187,40 +187,6 @@ func TestAbsentByPagemapInSteps(t *testing.T) {
 	}
 	if scan, bits := absentBoth(t, s); scan != 8195*p || bits != 8195*p {
 		t.Errorf("one gone: %d and %d, want %d", scan, bits, 8195*p)
-	}
-}
-
-func TestPopulateBeyondEnd(t *testing.T) {
-	needs(t, CanPopulate(), "Linux 5.14")
-	p := PageSize()
-	f := newFile(t, 2*p)
-	s := owned(t)(MapFile(f, 0, 2*p, Write))
-	if err := f.Truncate(int64(p)); err != nil {
-		t.Fatal(err)
-	}
-	for _, store := range []bool{false, true} {
-		if err := s.Populate(0, p, store); err != nil {
-			t.Errorf("store %v: %v inside the file", store, err)
-		}
-		if err := s.Populate(0, 2*p, store); !errors.Is(err, ErrUnreadable) {
-			t.Errorf("store %v: %v beyond the end, want ErrUnreadable", store, err)
-		}
-	}
-}
-
-func TestPopulateAllocatesOnlyToStore(t *testing.T) {
-	needs(t, CanPopulate(), "Linux 5.14")
-	f := newFile(t, 0)
-	const n = 1 << 20
-	if err := f.Truncate(n); err != nil {
-		t.Fatal(err)
-	}
-	s := owned(t)(MapFile(f, 0, n, Write))
-	if err := s.Populate(0, n, false); err != nil {
-		t.Fatal(err)
-	}
-	if got := blocks(t, f); got >= n {
-		t.Errorf("populating to load allocated %d bytes", got)
 	}
 }
 
