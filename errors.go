@@ -99,7 +99,10 @@ func (e *FaultError) Error() string {
 	if e.FileOff != e.Off {
 		s += " (" + strconv.FormatInt(e.FileOff, 10) + " in the file)"
 	}
-	if errors.Is(e.Err, io.ErrUnexpectedEOF) {
+	switch {
+	case e.Err == nil: // made by a caller, for a test perhaps
+		return s
+	case errors.Is(e.Err, io.ErrUnexpectedEOF):
 		return s + ": the file is now shorter"
 	}
 	return s + ": " + e.Err.Error()

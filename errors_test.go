@@ -359,6 +359,7 @@ func TestErrorTexts(t *testing.T) {
 			"open a: option NoDump: lacks", []error{errors.ErrUnsupported}},
 		{&mmapio.FaultError{Op: "readat", Path: "a", Off: 4096, FileOff: 4096, Err: io.ErrUnexpectedEOF},
 			"readat a: fault at offset 4096: the file is now shorter", []error{io.ErrUnexpectedEOF}},
+		{&mmapio.FaultError{Op: "readat", Path: "a"}, "readat a: fault at offset 0", nil}, // of a caller's own
 		{&mmapio.FaultError{Op: "writeat", Path: "a", Off: 1, FileOff: 8, Err: mmapio.ErrReadOnly},
 			"writeat a: fault at offset 1 (8 in the file): mapped read-only", []error{mmapio.ErrReadOnly, fs.ErrPermission}},
 		{mmapio.ErrReadOnly, "mapped read-only", []error{mmapio.ErrReadOnly, fs.ErrPermission}},

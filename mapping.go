@@ -29,12 +29,19 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 	return newMemory(e, int(size)).generation(int(size)), nil
 }
 
-// fits refuses what is larger than an int, with room for what lies around it.
+// fit reports whether n bytes are an int, with room for what lies around them.
+func fit(n int64) bool { return n <= int64(maxInt)-int64(4*sys.Granularity()) }
+
+// fits refuses what is larger.
 func fits(op, name string, n int64) error {
-	if n <= int64(maxInt)-int64(4*sys.Granularity()) {
+	if fit(n) {
 		return nil
 	}
-	return &OptionError{Op: op, Path: name, Field: "Length", Reason: tooLarge(n), Err: errors.ErrUnsupported}
+	reason := tooLarge(n)
+	if op != opAnonymous {
+		reason += "; map a part of the file with Offset and Length"
+	}
+	return &OptionError{Op: op, Path: name, Field: "Length", Reason: reason, Err: errors.ErrUnsupported}
 }
 
 // reservable looks whether the address space that the options ask for is to be
@@ -43,21 +50,14 @@ func (o *Options) reservable(op, name string) error {
 	if o.Reserve == 0 {
 		return nil
 	}
-	err := fits(op, name, o.Reserve)
+	s, err := sys.Reserve(int(o.Reserve))
 	if err == nil {
-		var s *sys.Space
-		if s, err = sys.Reserve(int(o.Reserve)); err == nil {
-			err = s.Free()
-		}
-		if err != nil {
-			err = pathError(op, name, err)
-		}
+		err = s.Free()
 	}
-	var oe *OptionError
-	if errors.As(err, &oe) {
-		oe.Field = "Reserve"
+	if err != nil {
+		return pathError(op, name, err)
 	}
-	return err
+	return nil
 }
 
 func (f *File) anonymous() bool { return f.src.info == nil }

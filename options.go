@@ -219,7 +219,7 @@ func (o *Options) supported(how, path string) error {
 	if o.Reserve > 0 && !sys.CanReserve {
 		return missing("Reserve", "this system cannot keep address space free")
 	}
-	if o.Reserve > 0 && int64(int(o.Reserve)) != o.Reserve {
+	if !fit(o.Reserve) {
 		return missing("Reserve", tooLarge(o.Reserve))
 	}
 	switch {
@@ -249,5 +249,5 @@ const (
 
 func tooLarge(n int64) string {
 	return strconv.FormatInt(n, 10) + " bytes do not fit into the address space of this " +
-		strconv.Itoa(strconv.IntSize) + "-bit process; map a part of the file with Offset and Length"
+		strconv.Itoa(strconv.IntSize) + "-bit process"
 }

@@ -373,6 +373,13 @@ func TestOptionNumbers(t *testing.T) {
 	for _, n := range []int64{math.MaxInt64, math.MaxInt64 - pageSize} {
 		_, err := mmapio.Anonymous(n, nil)
 		wantOptionError(t, err, "anonymous", "anonymous", "Length", errors.ErrUnsupported)
+		if strings.Contains(err.Error(), "file") {
+			t.Errorf("%v: there is no file to map a part of", err)
+		}
+		_, err = mmapio.Anonymous(1, &opts{Reserve: n})
+		wantOptionError(t, err, "anonymous", "anonymous", "Reserve", errors.ErrUnsupported)
+		_, err = mmapio.OpenFile(path, &opts{Reserve: n})
+		wantOptionError(t, err, "open", path, "Reserve", errors.ErrUnsupported)
 		_, err = mmapio.OpenFile(absent, &opts{Mode: rw, Create: true, MinSize: n, Sparse: true})
 		wantOptionError(t, err, "open", absent, "Length", errors.ErrUnsupported)
 		mustNotExist(t, absent)

@@ -37,7 +37,8 @@ func (f *File) Sync() error {
 
 // SyncRange is Sync of n bytes from offset off, which need no alignment: the
 // pages that they lie on. The size and a new entry in the directory are
-// included. Where the system can sync no less than a file it does that.
+// included, but with n == 0 nothing is synced. Where the system can sync no less
+// than a file it does that.
 //
 // On Linux it is one msync(2) with MS_SYNC if the range is one mapping of the
 // kernel's, which it is unless pages of it are locked and others are not; else
@@ -50,8 +51,11 @@ func (f *File) syncRange(op string, off, n int64) error {
 	if err != nil {
 		return err
 	}
-	if err := f.checkRange(op, off, n); s == nil || n == 0 || err != nil {
+	if err := f.checkRange(op, off, n); s == nil || err != nil {
 		return err
+	}
+	if n == 0 {
+		return f.syncFailed(op, s.earlier())
 	}
 	return f.syncFailed(op, s.part(func() error {
 		if sys.FlushBeforeSync {
@@ -91,11 +95,11 @@ func (f *File) StartSync(off, n int64) error {
 	if err != nil {
 		return err
 	}
-	if err := f.checkRange(op, off, n); s == nil || n == 0 || err != nil {
+	if err := f.checkRange(op, off, n); s == nil || err != nil {
 		return err
 	}
-	if err := s.earlier(); err != nil {
-		return f.fail(op, err)
+	if err := s.earlier(); n == 0 || err != nil {
+		return f.syncFailed(op, err)
 	}
 	defer f.src.writingBack()()
 	return f.syncFailed(op, s.remember(true, f.mapped(op, func(g *generation) error {

@@ -226,6 +226,8 @@ func wantFailed(t *testing.T, f *mmapio.File, path string) {
 	wantPathError(t, f.Sync(), "sync", path, unix.EIO)
 	wantPathError(t, f.SyncRange(0, 1), "syncrange", path, unix.EIO)
 	wantPathError(t, f.StartSync(0, 1), "startsync", path, unix.EIO)
+	wantPathError(t, f.SyncRange(1, 0), "syncrange", path, unix.EIO)
+	wantPathError(t, f.StartSync(1, 0), "startsync", path, unix.EIO)
 	if err := f.Sync(); !strings.Contains(err.Error(), "before") {
 		t.Errorf("%v: does not say that it is old", err)
 	}
