@@ -49,7 +49,7 @@ func report(cmd *cobra.Command, stderr io.Writer, err error) int {
 			code, e = status.code, status.err
 		}
 		if e != nil {
-			fmt.Fprintf(stderr, "mmapio: %v\n", e)
+			fmt.Fprintf(stderr, "mmapio: %s\n", printable(e.Error()))
 		}
 		if code == exitUsage && e != nil {
 			fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
@@ -106,6 +106,15 @@ Exit status: 0 done, 1 failed, 2 wrong usage.`,
 		return statusError{exitUsage, err}
 	})
 	root.AddCommand(newLock(), newStatus(), newCheck())
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if about, _, err := root.Find(args); err != nil || len(args) > 0 && about == root {
+				return usageError("unknown command %q", args[0])
+			}
+			return nil
+		}
+	}
 	return root
 }
 

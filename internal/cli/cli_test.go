@@ -58,6 +58,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"status", "--for", "1s", file}, "unknown flag: --for"},
 		{[]string{"nonsense"}, `unknown command "nonsense"`},
 		{[]string{"--nonsense"}, "unknown flag: --nonsense"},
+		{[]string{"help", "nonsense"}, `unknown command "nonsense"`},
+		{[]string{"status", "a\nb", "--\x1b[31m"}, `unknown flag: --\x1b[31m`},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
 			got := run(t, tc.args...)
@@ -157,6 +159,22 @@ func TestFileName(t *testing.T) {
 		if got := fileName(name); got != want {
 			t.Errorf("%q: got %s, want %s", name, got, want)
 		}
+	}
+}
+
+// A message is one line and does nothing to a terminal, whatever a file's name.
+func TestPrintable(t *testing.T) {
+	for message, want := range map[string]string{
+		`open "a b": äöü \x1b`: `open "a b": äöü \x1b`,
+		"stat a\nmmapio: b":    `stat a\nmmapio: b`,
+		"stat \x1b[31m\xff":    `stat \x1b[31m\xff`,
+	} {
+		if got := printable(message); got != want {
+			t.Errorf("%q: got %s, want %s", message, got, want)
+		}
+	}
+	if got := run(t, "status", "no\nsuch"); got.code != 1 || strings.Count(got.stderr, "\n") != 1 {
+		t.Errorf("got %+v", got)
 	}
 }
 

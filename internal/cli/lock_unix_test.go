@@ -90,7 +90,7 @@ func TestLockOverLimit(t *testing.T) {
 					t.Errorf("%s with %d: want %q, got %v", verb, limit, want, res)
 				}
 			}
-			if verb == "lock" && (!strings.HasPrefix(res.Output, "mmapio: lock "+big) && limit > 0 ||
+			if verb == "lock" && (!strings.HasPrefix(res.Output, "mmapio: lock "+big+" [0, 20971520) (") && limit > 0 ||
 				strings.Count(res.Output, "\n") != 1) {
 				t.Errorf("lock with %d: %v", limit, res)
 			}

@@ -60,6 +60,23 @@ func fileName(name string) string {
 	return name
 }
 
+// printable is a message as it can stand on a line of its own, whatever names of
+// files are in it.
+func printable(message string) string {
+	var out strings.Builder
+	for message != "" {
+		r, n := utf8.DecodeRuneInString(message)
+		if one := message[:n]; strconv.IsPrint(r) && utf8.ValidString(one) {
+			out.WriteString(one)
+		} else {
+			quoted := strconv.Quote(one)
+			out.WriteString(quoted[1 : len(quoted)-1])
+		}
+		message = message[n:]
+	}
+	return out.String()
+}
+
 func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }
 
 // sizes is for where nothing may be rounded.

@@ -115,7 +115,7 @@ func TestFirstTooMuch(t *testing.T) {
 		{Requirement{Have: 100 * pageSize}, "c"}, // a safety margin is all that is missing
 		{Requirement{Unit: Mappings, Have: 1}, "b"},
 	} {
-		if got := firstTooMuch(tc.q, files); got != tc.want {
+		if got := firstTooMuch(tc.q, files).Path; got != tc.want {
 			t.Errorf("%+v: got %s, want %s", tc.q, got, tc.want)
 		}
 	}

@@ -94,16 +94,17 @@ func (h *Held) Release() error {
 // A RefusedError says why locking was not even tried.
 type RefusedError struct {
 	Path  string // of the first file that would not fit
+	Size  int64  // its length
 	Files int    // how many were to be locked
 	Requirement
 }
 
 func (e *RefusedError) Error() string {
-	what := e.Path
+	what := ""
 	if e.Files > 1 {
-		what = fmt.Sprintf("%s (the first of %d files that does not fit)", e.Path, e.Files)
+		what = fmt.Sprintf(" (the first of %d files that does not fit)", e.Files)
 	}
-	return "lock " + what + ": " + e.Refusal()
+	return fmt.Sprintf("lock %s [0, %d)%s: %s", e.Path, e.Size, what, e.Refusal())
 }
 
 // Refusal is the sentence about a requirement that is not met.
@@ -122,7 +123,8 @@ func (q *Requirement) Refusal() string {
 func refusal(r *Report, files []File) error {
 	var errs []error
 	for _, q := range r.Refused() {
-		errs = append(errs, &RefusedError{Path: firstTooMuch(q, files), Files: len(files), Requirement: q})
+		first := firstTooMuch(q, files)
+		errs = append(errs, &RefusedError{Path: first.Path, Size: first.Size, Files: len(files), Requirement: q})
 	}
 	return errors.Join(errs...)
 }
@@ -130,7 +132,7 @@ func refusal(r *Report, files []File) error {
 // firstTooMuch is the file at which locking one after the other would fail.
 // What is in memory already is not known file by file any more, so where it
 // plays a part this is a guess on the safe side.
-func firstTooMuch(q Requirement, files []File) string {
+func firstTooMuch(q Requirement, files []File) File {
 	left := q.Have
 	for _, f := range files {
 		switch {
@@ -141,8 +143,8 @@ func firstTooMuch(q Requirement, files []File) string {
 			left -= f.Pages() * pageSize
 		}
 		if left < 0 {
-			return f.Path
+			return f
 		}
 	}
-	return files[len(files)-1].Path
+	return files[len(files)-1]
 }
