@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"context"
+	"runtime"
 	"sync"
 
 	"github.com/mmapio/mmapio/internal/limits"
@@ -113,6 +114,37 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 			return room{}, f.fail(call.op, context.Cause(ctx))
 		}
 	}
+}
+
+// allInCgroups refuses in advance what does not fit as a whole. Windows that
+// came in before one was refused would leave memory with no file behind it
+// where it is, and with it no room for the program itself.
+func (f *File) allInCgroups(ctx context.Context, call *lockCall, lo, hi int64) error {
+	if call.level != lockset.Now || hi-lo < unaskedBytes {
+		return nil
+	}
+	l := &f.locks
+	l.mu.Lock()
+	g := f.cur.Load()
+	if g == closedGeneration || hi > int64(g.mem.delta+len(g.data)) {
+		l.mu.Unlock()
+		return nil // the first window finds it
+	}
+	pass, ok := g.mem.calls.Enter()
+	if !ok {
+		l.mu.Unlock()
+		return nil // a shrink is under way: the windows look by themselves
+	}
+	missing := l.set.Missing(nil, lo, hi, call.level)
+	l.mu.Unlock()
+	defer pass.Leave()
+	if len(missing) == 0 {
+		return nil
+	}
+	room, err := f.roomInCgroups(ctx, call, g, missing)
+	room.release()
+	runtime.KeepAlive(g)
+	return err
 }
 
 // overfull finds the cgroup that has least room for what is needed beside

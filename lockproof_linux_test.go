@@ -157,6 +157,10 @@ var crowd = prove.Register("crowd", func(args []string) int {
 			}
 		}
 		prove.AssertHeldPages(t, memoryOf(t, f), want)
+		// Nothing was brought in that would have to stay, for want of swap.
+		if r, err := f.Residency(0, n); f.Name() == "anonymous" && (err != nil || r.Resident != 8*mib/pageSize) {
+			t.Errorf("after a refused lock: %+v, %v", r, err)
+		}
 		check(t, f.Close())
 	}
 	// What is in memory already needs no more room.

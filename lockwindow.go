@@ -50,7 +50,10 @@ func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi
 func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done func(lo, hi int64)) (again bool, err error) {
 	call.pins, call.locked = call.pins[:0], 0
 	defer func() { again, err = f.lockEnd(call, lo, hi, err, done) }()
-	if err = f.tooMuch(call, lo, hi); err != nil {
+	if err = f.tooMuch(call, lo, hi); err == nil {
+		err = f.allInCgroups(ctx, call, lo, hi)
+	}
+	if err != nil {
 		return false, err
 	}
 	r := &windows{ctx: ctx, f: f, op: call.op, lo: lo, hi: hi}
