@@ -145,11 +145,12 @@ func TestPopulateBesideStores(t *testing.T) {
 			}
 		}()
 		lost := 0
-		for i, began := uint32(1), time.Now(); time.Since(began) < 50*time.Millisecond; i++ {
-			*word = i // a plain store: nobody else may write there
+		for i, began := uint32(0), time.Now(); time.Since(began) < 50*time.Millisecond; {
 			if *word != i {
 				lost++
 			}
+			i++
+			*word = i // a plain store: nobody else may write there
 		}
 		close(stop)
 		if err := <-end; err != nil || lost > 0 {
