@@ -34,7 +34,7 @@ const hugePage = 2 << 20
 
 func needHuge(t *testing.T) {
 	t.Helper()
-	prove.Need(t, prove.Root, prove.Pagemap)
+	prove.Need(t, prove.Root, prove.Pagemap, prove.Scan, prove.Collapse)
 	mode, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 	size, _ := os.ReadFile("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 	if err != nil || bytes.Contains(mode, []byte("[never]")) || string(size) != fmt.Sprintln(hugePage) {
@@ -102,7 +102,7 @@ func TestHugePagesAnonymous(t *testing.T) {
 // A tmpfs that is mounted with huge=advise gives huge pages to who asks.
 func TestHugePagesTmpfs(t *testing.T) {
 	needHuge(t)
-	prove.Need(t, prove.TmpfsMount)
+	prove.Need(t, prove.TmpfsMount, prove.Scan, prove.Collapse)
 	dir := prove.SmallTmpfs(t, 64<<20)
 	if err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT, "huge=advise"); err != nil {
 		prove.Unable(t, "no huge pages on tmpfs: %v", err)
@@ -137,7 +137,7 @@ func TestHugePagesTmpfs(t *testing.T) {
 // true.
 func TestHugePagesDisk(t *testing.T) {
 	needHuge(t)
-	prove.Need(t, prove.Ext4)
+	prove.Need(t, prove.Ext4, prove.Scan)
 	path := prove.NewFile(t, prove.LoopFS(t, "ext4", 64<<20).Dir, "file", 4*hugePage)
 	prove.DropCaches(t)
 	f := mustOpen(t, path, &mmapio.Options{HugePages: true})

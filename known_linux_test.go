@@ -189,7 +189,7 @@ func TestKnownWritable(t *testing.T) {
 // a page copied.
 func TestOnlyWhatIsStored(t *testing.T) {
 	prove.Need(t, prove.Pagemap)
-	prove.Need(t, prove.Advice, prove.Disk)
+	prove.Need(t, prove.Advice, prove.Disk, prove.Cachestat)
 	path := filepath.Join(prove.DiskDir(t), "sparse")
 	o := mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 64 * pageSize, Sparse: true}
 	f := mustOpen(t, path, &o)

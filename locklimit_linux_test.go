@@ -166,7 +166,7 @@ func TestProofLockLimits(t *testing.T) {
 // counts all the same: rootless containers. Nothing says so before the kernel
 // refuses.
 func TestLockLimitInUserNamespace(t *testing.T) {
-	prove.Need(t, prove.Pagemap, prove.Namespaces)
+	prove.Need(t, prove.Pagemap, prove.Namespaces, prove.Scan)
 	const env = "MMAPIO_TEST_USER_NAMESPACE"
 	if os.Getenv(env) == "1" {
 		check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: mib, Max: mib}))

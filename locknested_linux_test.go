@@ -43,6 +43,9 @@ var nested = prove.Register("nested", func(args []string) int {
 	f := opened(t)(mmapio.Anonymous(64*pageSize, nil))
 	check(t, f.Lock(0, 32*pageSize))
 	debug.SetGCPercent(-1)
+	// Room in the heap, which must not ask the kernel for more.
+	runtime.KeepAlive(make([]byte, 32<<20))
+	runtime.GC()
 	runtime.LockOSThread()
 	forbidCalls(t)
 	for i := range int64(10_000) {

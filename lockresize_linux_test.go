@@ -248,7 +248,7 @@ var limitedModel = prove.Register("limited-model", func(args []string) int {
 })
 
 func TestProofLockModelLimited(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Pagemap, prove.Scan)
 	needLockOf(t, 60*pageSize)
 	dir := prove.PublicDir(t)
 	if r := limitedModel.Run(t, asUser(prove.Args(dir), prove.Memlock(uint64(60*pageSize)), prove.Timeout(3*time.Minute))...); r.Code != 0 {

@@ -164,9 +164,10 @@ func TestProofOptionsLockBeforeSize(t *testing.T) {
 			f := k.open(t, fileOf(t, k.o.Offset), 0, mmapio.LockNow)
 			var stop atomic.Bool
 			var resizes atomic.Int64
-			seen, done := 0, make(chan bool)
+			seen, begun, done := 0, make(chan bool), make(chan bool)
 			go func() {
 				defer close(done)
+				close(begun)
 				for last := int64(0); !stop.Load(); {
 					n, size := resizes.Load(), f.Size()
 					if size == last {
@@ -186,6 +187,7 @@ func TestProofOptionsLockBeforeSize(t *testing.T) {
 					}
 				}
 			}()
+			<-begun
 			for i := range int64(200) {
 				resizes.Add(1)
 				if err := f.Resize((i + 1) * pageSize / 2); err != nil && !errors.Is(err, mmapio.ErrBusy) {
@@ -276,7 +278,7 @@ var lockOption = prove.Register("lock-option", func(args []string) int {
 
 // What cannot be locked is not opened and not added, and nothing is left of it.
 func TestProofOptionsLockUndone(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Pagemap, prove.Scan)
 	needLockOf(t, 64*pageSize)
 	dir := prove.PublicDir(t)
 	if r := lockOption.Run(t, asUser(prove.Args(dir), prove.Memlock(uint64(64*pageSize)))...); r.Code != 0 {

@@ -146,6 +146,13 @@ func (f *File) survey(s *survey, g *generation, first, last int64) error {
 		found := func(lo, hi int) { s.found(int64(lo-m.base), int64(hi-m.base)) }
 		err := m.space.Present(m.base+int(first), int(last-first), found)
 		if errors.Is(err, errors.ErrUnsupported) {
+			err = m.space.Copies(m.base+int(first), int(last-first), func(lo, hi int, present bool) {
+				if present {
+					found(lo, hi)
+				}
+			})
+		}
+		if errors.Is(err, errors.ErrUnsupported) {
 			err = m.space.Incore(m.base+int(first), int(last-first), found)
 		}
 		return err

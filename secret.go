@@ -4,6 +4,7 @@ import (
 	"runtime"
 
 	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -47,7 +48,8 @@ func (e *extent) blank() {
 // all where the kernel does not tell.
 func (e *extent) eachStored(lo, hi int64, do func(lo, hi int64)) {
 	for lo < hi {
-		from, to, err := e.space.Private(e.base+int(lo), int(hi-lo))
+		at := int(page.Down(lo, int64(sys.PageSize())))
+		from, to, err := e.space.Private(e.base+at, int(hi)-at)
 		if err != nil {
 			do(lo, hi)
 			return
@@ -55,7 +57,7 @@ func (e *extent) eachStored(lo, hi int64, do func(lo, hi int64)) {
 		if from < 0 {
 			return
 		}
-		do(int64(from-e.base), int64(to-e.base))
+		do(max(lo, int64(from-e.base)), min(hi, int64(to-e.base)))
 		lo = int64(to - e.base)
 	}
 }

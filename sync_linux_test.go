@@ -150,7 +150,7 @@ func TestStartSync(t *testing.T) {
 // was synced, as long as it is one mapping.
 func TestSyncRangeIsOne(t *testing.T) {
 	prove.LeakCheck(t)
-	prove.NeedE2E(t, prove.Ext4)
+	prove.NeedE2E(t, prove.Ext4, prove.Cachestat, prove.MapQuery)
 	f := opened(t)(mmapio.Create(prove.LoopFS(t, "ext4", 16<<20).Dir+"/f", 64*pageSize))
 	noError(t, "Sync", f.Sync())
 	dirty := func(off, n int64) uint64 {

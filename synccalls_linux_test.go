@@ -77,7 +77,7 @@ func TestSyncShared(t *testing.T) {
 // system tell more, but not what costs nothing there.
 func TestSyncSyscalls(t *testing.T) {
 	prove.LeakCheck(t)
-	prove.NeedE2E(t, prove.Root, prove.TmpfsMount)
+	prove.NeedE2E(t, prove.Root, prove.TmpfsMount, prove.MapQuery)
 	path := prove.NewFile(t, prove.SmallTmpfs(t, 4<<20), "f", 64*pageSize)
 	write := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
 	pinned := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})

@@ -44,7 +44,9 @@ func TestProofVerifyLockedNamesTheFirst(t *testing.T) {
 			away(7)
 			check(t, f.Unlock(3*pageSize, pageSize))
 			wantNotHeld(t, f, f.VerifyLocked(0, 8*pageSize), 3)
-			wantNotHeld(t, f, f.VerifyLocked(4*pageSize, 4*pageSize), 7)
+			if prove.Missing(prove.Scan) == "" { // else all that may be a part of a huge page was brought back
+				wantNotHeld(t, f, f.VerifyLocked(4*pageSize, 4*pageSize), 7)
+			}
 		})
 	}
 }

@@ -300,6 +300,7 @@ func TestPopulateAdvisedRandom(t *testing.T) {
 		t.Errorf("%d READs for %d bytes", reads, n)
 	}
 	d.ResetLog()
+	prove.Need(t, prove.Populating)
 	check(t, unix.Madvise(b[n:n+mib], unix.MADV_POPULATE_READ))
 	if reads := d.Count(slowfs.OpRead); reads != int(mib/pageSize) {
 		t.Errorf("control: %d READs, want one for each page", reads)

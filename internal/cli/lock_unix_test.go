@@ -62,6 +62,7 @@ func nobody(limit uint64, args ...string) []prove.Option {
 }
 
 func TestLockAsNobody(t *testing.T) {
+	needLock(t)
 	dir := prove.PublicDir(t)
 	prove.NewFile(t, dir, "fits", 64<<10)
 	p := command.Start(t, nobody(64<<10, "lock", dir)...)
@@ -99,6 +100,7 @@ func TestLockOverLimit(t *testing.T) {
 }
 
 func TestLockRaisesSoftLimit(t *testing.T) {
+	needLock(t)
 	dir := prove.PublicDir(t)
 	prove.NewFile(t, dir, "file", 1<<20)
 	soft := prove.Limit(prove.LockedMemory, 64<<10, 2<<20)

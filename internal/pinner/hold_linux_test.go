@@ -42,6 +42,7 @@ func newFiles(t *testing.T, dir string, names ...string) (files []File) {
 }
 
 func TestHold(t *testing.T) {
+	prove.Need(t, prove.Verify)
 	prove.LeakCheck(t)
 	dir := t.TempDir()
 	files := newFiles(t, dir, "a", "b", "c")

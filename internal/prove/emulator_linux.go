@@ -2,6 +2,7 @@ package prove
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -165,16 +166,39 @@ func tryVerify() string {
 	return tryPagemap()
 }
 
-// tryScan passes nothing, to which the kernel says that this is no argument.
-func tryScan() string {
-	f, err := os.Open("/proc/self/pagemap")
+func tryScan() string { return tryIoctl("/proc/self/pagemap", pagemapScan) }
+
+// tryIoctl passes nothing, to which the kernel says that this is no argument.
+func tryIoctl(path string, request uintptr) string {
+	f, err := os.Open(path)
 	if err != nil {
 		return err.Error()
 	}
 	defer f.Close() //nolint:errcheck // only asked
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), pagemapScan, address(new(pmScanArg)))
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), request, address(new(pmScanArg)))
 	if errno == syscall.ENOTTY || errno == syscall.ENOSYS {
 		return "no such ioctl: " + errno.Error()
+	}
+	return ""
+}
+
+// tryCachestat passes no descriptor, to which the kernel says so.
+func tryCachestat() string {
+	err := unix.Cachestat(^uint(0), &unix.CachestatRange{}, &unix.Cachestat_t{}, 0)
+	if errors.Is(err, unix.EBADF) {
+		return ""
+	}
+	return fmt.Sprint("no cachestat: ", err)
+}
+
+// tryNoMemory gives an advice about no memory.
+func tryNoMemory(advice int) string {
+	page := make([]byte, 2*os.Getpagesize())
+	start, _ := PagesOf(page[os.Getpagesize()-1:])
+	_, _, errno := unix.Syscall(unix.SYS_MADVISE, start, 0, uintptr(advice))
+	runtime.KeepAlive(page)
+	if errno != 0 {
+		return "no such advice: " + errno.Error()
 	}
 	return ""
 }

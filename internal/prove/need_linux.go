@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func missing(f Feature) string {
@@ -71,6 +73,14 @@ func missing(f Feature) string {
 		return tryVerify()
 	case Scan:
 		return tryScan()
+	case Cachestat:
+		return tryCachestat()
+	case Collapse:
+		return tryNoMemory(unix.MADV_COLLAPSE)
+	case Populating:
+		return tryNoMemory(unix.MADV_POPULATE_READ)
+	case MapQuery:
+		return tryIoctl("/proc/self/maps", 0xC0686611)
 	case AddressLimit:
 		return tryAddressLimit()
 	case Namespaces:

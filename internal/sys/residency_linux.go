@@ -99,9 +99,15 @@ func (s *Space) present(at, n int, run func(lo, hi int)) error {
 }
 
 func (s *Space) copies(at, n int, run func(lo, hi int, present bool)) error {
-	return s.scanRuns(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped, func(lo, hi int, categories uint64) {
+	told := false
+	err := s.scanRuns(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped, func(lo, hi int, categories uint64) {
+		told = true
 		run(lo, hi, categories&pageIsPresent != 0)
 	})
+	if err == ErrUnsupported && !told { //nolint:errorlint // bare
+		return s.copiesByPagemap(at, roundUp(n), run)
+	}
+	return err
 }
 
 // hugePages looks at the first present page of each stretch that a huge page

@@ -223,38 +223,9 @@ func (s *Space) huge(at int) bool {
 func (s *Space) private(at, n int) (lo, hi int, err error) {
 	lo, hi, err = s.scan(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped)
 	if err != nil {
-		return 0, 0, ErrUnsupported
+		return s.privateByPagemap(at, roundUp(n))
 	}
 	return lo, hi, nil
-}
-
-// absentByPagemap reads the present bits (63) one by one, as Linux before 6.7
-// needs. It cannot tell the page of zeroes from others.
-func (s *Space) absentByPagemap(fd, at, n int) (int, error) {
-	const present = 1 << 63
-	ps := unix.Getpagesize() // the kernel's, whatever this build believes
-	buf := make([]uint64, min(n/ps, 8192))
-	raw := unsafe.Slice((*byte)(unsafe.Pointer(&buf[0])), len(buf)*8)
-	for end := at + n; at < end; {
-		want := raw[:min(len(raw), (end-at)/ps*8)]
-		got, err := unix.Pread(fd, want, int64((s.addr+uintptr(at))/uintptr(ps)*8))
-		if err == unix.EINTR { //nolint:errorlint // bare errno
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		if got < 8 {
-			return 0, ErrUnsupported
-		}
-		for _, entry := range buf[:got/8] {
-			if entry&present == 0 {
-				return at, nil
-			}
-			at += ps
-		}
-	}
-	return -1, nil
 }
 
 func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
