@@ -122,27 +122,22 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 		case <-r.ctx.Done():
 		}
 	}
-	measured := r.hi-r.lo > pace.Small // else there is nothing to adapt
-	var before int64
-	if measured {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		began := time.Now()
-		before = sys.Waits()
-		defer func() { w.took = time.Since(began) }()
-	}
+	m := meter{on: r.hi-r.lo > pace.Small} // else there is nothing to adapt
+	m.begin(r)
+	defer m.end(r, w)
 	for i, run := range runs {
 		for at := run.Lo; at < run.Hi; {
 			if err := w.stopped(); err != nil {
 				w.halted = true
 				return run, err
 			}
-			end := min(run.Hi, at+pace.Stream)
+			end := min(run.Hi, at+m.piece())
 			if err := r.f.populate(g, at, end); err != nil {
 				return lockset.Run{Lo: at, Hi: end}, err
 			}
+			waited := m.waited(end - at)
 			at = end
-			if measured && !w.waited && sys.Waits() > before {
+			if waited && !w.waited {
 				w.waited = true
 				if w.plan.Size > pace.Stream {
 					// So large because it was thought to be in memory.
@@ -152,6 +147,67 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 		}
 	}
 	return lockset.Run{}, nil
+}
+
+// fromMemory reports whether n bytes came faster than from any disk, so that the
+// kernel need not be asked whether a page was waited for.
+func fromMemory(n int64, took time.Duration) bool {
+	return took < 50*time.Microsecond || n/100 > int64(took) // 100 GB/s
+}
+
+// A meter measures a window while it is brought in.
+type meter struct {
+	on     bool
+	began  time.Time // all
+	last   time.Time // the last piece
+	quick  bool      // so far everything was there at once
+	before int64     // pages waited for; -1: not asked yet
+}
+
+func (m *meter) begin(r *windows) {
+	if !m.on {
+		return
+	}
+	runtime.LockOSThread()
+	m.began = time.Now()
+	m.last, m.before = m.began, -1
+	if m.quick = true; !r.quick.Load() {
+		m.before = sys.Waits()
+	}
+}
+
+func (m *meter) end(r *windows, w *window) {
+	if m.on {
+		runtime.UnlockOSThread()
+		w.took = m.last.Sub(m.began)
+		r.quick.Store(m.quick)
+	}
+}
+
+// piece is how much to bring in by the next call.
+func (m *meter) piece() int64 {
+	if m.quick && m.last != m.began { // by now something was
+		return pace.Large
+	}
+	return pace.Stream
+}
+
+// waited tells, after each piece of n bytes, whether the disk was waited for.
+func (m *meter) waited(n int64) bool {
+	if !m.on {
+		return false
+	}
+	now := time.Now()
+	took := now.Sub(m.last)
+	m.last = now
+	if fromMemory(n, took) {
+		return false
+	}
+	m.quick = false
+	waits := sys.Waits()
+	waited := m.before >= 0 && waits > m.before
+	m.before = waits
+	return waited
 }
 
 // ask has the kernel begin to read all of some runs at once. To populate alone

@@ -47,6 +47,7 @@ type windows struct {
 	done func(bytes int64)
 
 	failed atomic.Int64 // where the first window lies that failed
+	quick  atomic.Bool  // the last window was there at once
 }
 
 // newPace lets tests have windows side by side whatever the machine does.

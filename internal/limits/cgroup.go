@@ -37,12 +37,22 @@ var (
 )
 
 func (r root) cgroups() ([]Cgroup, error) {
+	v, chain, err := r.chain()
+	if err != nil || chain == nil {
+		return nil, err
+	}
+	return r.readChain(v, chain)
+}
+
+// chain returns the directories of this process's cgroup and its ancestors,
+// innermost first; none if the kernel has no memory cgroups.
+func (r root) chain() (v version, chain []string, err error) {
 	text, err := r.read("proc/self/cgroup")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // a kernel without cgroups
+		return v, nil, nil // a kernel without cgroups
 	}
 	if err != nil {
-		return nil, err
+		return v, nil, err
 	}
 	onV1, onV2 := parseProcCgroup(text)
 	// In a hybrid layout both lines exist, and the controller is where it is
@@ -52,10 +62,10 @@ func (r root) cgroups() ([]Cgroup, error) {
 		v, own = v2, onV2
 	}
 	if own == "" {
-		return nil, nil
+		return v, nil, nil
 	}
 	if text, err = r.read("proc/self/mountinfo"); err != nil {
-		return nil, err
+		return v, nil, err
 	}
 	mountsV1, mountsV2 := parseMountinfo(text)
 	mounts := mountsV1
@@ -64,9 +74,54 @@ func (r root) cgroups() ([]Cgroup, error) {
 	}
 	chain, ok := r.locate(mounts, own)
 	if !ok {
-		return nil, &fs.PathError{Op: "find memory cgroup", Path: own, Err: fs.ErrNotExist}
+		return v, nil, &fs.PathError{Op: "find memory cgroup", Path: own, Err: fs.ErrNotExist}
 	}
-	return r.readChain(v, chain)
+	return v, chain, nil
+}
+
+func (r root) limited() (bool, error) {
+	v, chain, err := r.chain()
+	if err != nil {
+		return false, err
+	}
+	return r.limitedIn(v, chain, r.isTop(chain))
+}
+
+// limitedIn reads of each cgroup no more than the limit, and so much only until
+// it finds one. With top there is nothing above the chain.
+func (r root) limitedIn(v version, chain []string, top bool) (bool, error) {
+	for _, dir := range chain {
+		text, err := r.read(inFS(path.Join(dir, v.limit)))
+		if v.limitMayBeMissing && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if limit, ok := parseLimit(text, v.none); !ok || limit != None {
+			return true, nil
+		}
+	}
+	if len(chain) == 0 || top || v.hierarchicalLimitKey == "" {
+		return false, nil
+	}
+	// Limits out of sight show in the statistics alone.
+	text, err := r.read(inFS(path.Join(chain[len(chain)-1], "memory.stat")))
+	if err != nil {
+		return false, err
+	}
+	limit, ok := parseLimit(statField(text, v.hierarchicalLimitKey), v.none)
+	return ok && limit != None, nil
+}
+
+// isTop reports whether the last of a chain is the root of the system's v1
+// hierarchy, which alone has this file.
+func (r root) isTop(chain []string) bool {
+	if len(chain) == 0 {
+		return false
+	}
+	_, err := fs.Stat(r.FS, inFS(path.Join(chain[len(chain)-1], "release_agent")))
+	return err == nil
 }
 
 // locate returns the directories of the cgroup own and of every ancestor in

@@ -2,8 +2,8 @@
 // limit and the charge of RLIMIT_MEMLOCK, the memory cgroups above the
 // process, the number of mappings, and the memory that is left.
 //
-// Every figure is read where the kernel keeps it at the moment of the call;
-// nothing is cached. Only Linux is known: elsewhere each reading function
+// Every figure is read where the kernel keeps it at the moment of the call; no
+// figure is cached. Only Linux is known: elsewhere each reading function
 // returns [errors.ErrUnsupported]. All functions are safe for concurrent use.
 package limits
 
@@ -70,6 +70,10 @@ func (c Cgroup) Room() int64 {
 // container), its Limit on v1 covers the ancestors out of sight as well; v2
 // does not tell them.
 func Cgroups() ([]Cgroup, error) { return cgroups() }
+
+// Limited reports whether any that Cgroups returns has a limit, for a fraction of
+// the time, since the statistics are not read.
+func Limited() (bool, error) { return limited() }
 
 // Tightest returns the cgroup with the least [Cgroup.Room], the innermost of
 // several, and false if none has a limit.

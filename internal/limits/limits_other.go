@@ -6,6 +6,7 @@ import "errors"
 
 func readMemlock() (Memlock, error)             { return Memlock{}, errors.ErrUnsupported }
 func cgroups() ([]Cgroup, error)                { return nil, errors.ErrUnsupported }
+func limited() (bool, error)                    { return false, errors.ErrUnsupported }
 func mapCount() (inUse, limit int64, err error) { return 0, 0, errors.ErrUnsupported }
 func maxMapCount() (int64, error)               { return 0, errors.ErrUnsupported }
 func available() (int64, error)                 { return 0, errors.ErrUnsupported }

@@ -193,6 +193,11 @@ func TestCgroups(t *testing.T) {
 			if !errors.Is(err, tc.err) || !reflect.DeepEqual(got, tc.want) {
 				t.Fatalf("got  %v, %v\nwant %v, %v", got, err, tc.want, tc.err)
 			}
+			tight, ok := Tightest(got)
+			want := ok && tight.Limit >= 0
+			if limited, err := r.limited(); limited != want || !errors.Is(err, tc.err) {
+				t.Errorf("limited: %v, %v, want %v, %v", limited, err, want, tc.err)
+			}
 		})
 	}
 	if got, err := tree(nil).cgroups(); got != nil || err != nil {
