@@ -296,17 +296,27 @@ func TestResizeBeyondReserve(t *testing.T) {
 
 // TestResizeSlack: the bytes between the end of the file and the end of its
 // page can be stored to, by a copying call that a shrink overtook and by other
-// processes. They must not come up when the file grows over them.
+// processes. They must not come up when the file grows over them. (ext4 drops
+// them itself, as tmpfs does not.)
 func TestResizeSlack(t *testing.T) {
 	needMaps(t)
 	prove.Need(t, prove.FileEnd)
 	if !reserves {
 		prove.Unable(t, "no file shrinks while it is mapped on %s", runtime.GOOS)
 	}
+	t.Run("disk", func(t *testing.T) { slackIsZero(t, tempDir(t)) })
+	t.Run("tmpfs", func(t *testing.T) { slackIsZero(t, prove.SmallTmpfs(t, 1<<20)) })
+}
+
+func slackIsZero(t *testing.T, dir string) {
+	t.Helper()
+	path, content := filepath.Join(dir, "file"), pattern(2*pageSize, 1)
 	for _, c := range []struct{ from, to int64 }{{100, 200}, {100, pageSize}, {100, 3 * pageSize}, {pageSize + 7, pageSize + 9}} {
 		for _, reserve := range []int64{0, 16 * pageSize} {
 			for _, sparse := range []bool{false, true} {
-				path, content := patternFile(t, 2*pageSize)
+				if err := os.WriteFile(path, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
 				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: reserve, Sparse: sparse})
 				mustResize(t, f, c.from)
 				for i := range mmapio.Slack(f) {
