@@ -240,11 +240,15 @@ func (f *File) lockBytes(op string, off, n int64, all bool) error {
 	}
 	g, lo, hi, err := f.lockRange(op, off, n)
 	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
-	if err == nil && !held {
-		held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
-	}
 	if held {
 		l.set.Raise(lo, hi, lockset.Now)
+	} else if err == nil {
+		var pin lockset.Pin
+		pin, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
+		if held {
+			l.set.Raise(lo, hi, lockset.Now)
+			l.set.Unpin(pin)
+		}
 	}
 	l.mu.Unlock()
 	if held || err != nil {

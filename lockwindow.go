@@ -239,31 +239,52 @@ func (w *window) lockError(call *lockCall, g *generation, run lockset.Run, err e
 	return w.run.f.lockError(call, g, run.Lo, run.Hi, err)
 }
 
-// few is how much is locked in one go where it is in RAM already.
+// few is how much is locked in one go, without windows and what they are for: no
+// more than the cgroups need not be asked about.
 const few = 64 << 10
 
-// lockFew locks some pages that are in RAM, and mapped, already, and tells
-// whether they were. If not, they are held until letGo. The caller holds
-// locks.mu.
-func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (held bool, err error) {
+// lockFew pins a few pages in one window, and tells whether that was done; if not,
+// lockWindows is to do it, or to say why not. The caller holds locks.mu, which is
+// let go while pages are brought in.
+func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset.Pin, held bool, err error) {
 	if hi-lo > few || !sys.LocksOnFault() {
-		return false, nil
+		return pin, false, nil
 	}
 	l := &f.locks
 	var room [4]lockset.Run
 	missing := l.set.Missing(room[:0], lo, hi, lockset.Now)
-	if err := f.kernelLock(call, g, missing); err != nil {
-		return false, err
+	pass, ok := g.mem.calls.Enter()
+	if !ok {
+		return pin, false, nil
 	}
+	if err := f.kernelLock(call, g, missing); err != nil {
+		pass.Leave()
+		return pin, false, err
+	}
+	pin = l.set.Pin(lo, hi, lockset.Now)
+	l.mu.Unlock()
 	for _, run := range missing {
-		if bad, err := g.mem.space.Absent(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)); err != nil || bad >= 0 {
-			return false, nil //nolint:nilerr // in order, then
+		if err = f.populate(g, run.Lo, run.Hi); err != nil {
+			break
 		}
 	}
-	for _, run := range missing {
-		l.set.Hold(run.Lo, run.Hi, lockset.Now)
+	l.mu.Lock()
+	// The pages cannot have been cut off and come back before this call leaves.
+	if err == nil && f.cur.Load().mem == g.mem {
+		for _, run := range l.set.Missing(room[:0], lo, hi, lockset.Now) {
+			if run.Level == lockset.OnFault {
+				l.set.Hold(run.Lo, run.Hi, lockset.Now)
+			}
+		}
+		held = l.set.Covered(lo, hi, lockset.Now)
 	}
-	return true, nil
+	pass.Leave()
+	runtime.KeepAlive(g)
+	if g = f.cur.Load(); !held && g != closedGeneration {
+		l.set.Unpin(pin)
+		f.letGo(g, lo, hi)
+	}
+	return pin, held, nil
 }
 
 // kernelLock locks runs, all or none. The caller holds locks.mu.

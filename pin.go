@@ -30,15 +30,17 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 		err = f.within(op, g, off, n)
 	}
 	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
-	if err == nil && !held {
-		held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
-	}
+	var mark lockset.Pin
 	if held {
-		p := &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
-		l.mu.Unlock()
-		return p, nil
+		mark = l.set.Pin(lo, hi, lockset.Now)
+	} else if err == nil {
+		mark, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
 	}
+	set := l.set
 	l.mu.Unlock()
+	if held {
+		return &Pin{f: f, in: set, mark: mark}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -126,10 +126,6 @@ func (s *Space) free() error {
 	return retry(func() error { return unix.MunmapPtr(pointer(s.addr), uintptr(s.size)) })
 }
 
-func (s *Space) unlock(at, n int) error {
-	return retry(func() error { return unix.Munlock(s.bytes(at, roundUp(n))) })
-}
-
 func (s *Space) flush(at, n int) error {
 	flags := unix.MS_SYNC
 	if stubSync {

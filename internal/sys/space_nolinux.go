@@ -8,3 +8,7 @@ import "golang.org/x/sys/unix"
 func (s *Space) lock(at, n int) error {
 	return retry(func() error { return unix.Mlock(s.bytes(at, roundUp(n))) })
 }
+
+func (s *Space) unlock(at, n int) error {
+	return retry(func() error { return unix.Munlock(s.bytes(at, roundUp(n))) })
+}
