@@ -17,8 +17,10 @@ var errAgain = errors.New("resource temporarily unavailable")
 // it, and none of these systems runs here.
 func TestWiredLimits(t *testing.T) {
 	for system, settings := range map[string][]string{
-		"darwin":  {"vm.user_wire_limit", "vm.global_user_wire_limit"},
-		"freebsd": {"vm.max_user_wired", "security.bsd.unprivileged_mlock"},
+		"darwin":    {"vm.user_wire_limit", "vm.global_user_wire_limit"},
+		"freebsd":   {"vm.max_user_wired", "security.bsd.unprivileged_mlock"},
+		"dragonfly": {"super-user", "mlock(2)"},
+		"uvm":       {"mlock(2)"}, // NetBSD and OpenBSD
 	} {
 		text, err := os.ReadFile("internal/sys/hint_" + system + ".go")
 		if err != nil {

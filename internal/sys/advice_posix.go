@@ -5,7 +5,8 @@ package sys
 import "golang.org/x/sys/unix"
 
 // MADV_DONTNEED loses nothing on these systems: it moves pages to where the
-// next ones to be reused are taken from.
+// next ones to be reused are taken from. MADV_WILLNEED reads nothing on FreeBSD
+// and DragonFly: it maps what is in memory already.
 func posixAdvice(h Hint) (advice int, ok bool) {
 	switch h {
 	case Normal:

@@ -13,7 +13,8 @@ func syncFile(f *os.File) error { return bare(f.Sync()) }
 
 // No one is exempt: the kernels compare with RLIMIT_MEMLOCK whoever asks, and
 // with limits of their own that no call tells (vm.user_wire_limit on Darwin,
-// vm.max_user_wired on FreeBSD).
+// vm.max_user_wired on FreeBSD). The manual of DragonFly says that RLIMIT_MEMLOCK
+// is not kept there, and that mlock(2) is the super-user's.
 func memlockLimits() (soft, hard int64, exempt bool, err error) {
 	r, err := memlockRlimit()
 	if err != nil {

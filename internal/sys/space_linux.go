@@ -31,6 +31,7 @@ func (s *Space) lock(at, n int) error {
 	})
 }
 
+// What is not locked does not matter to munlock(2) here.
 func (s *Space) unlock(at, n int) error {
 	return retry(func() error {
 		return errnoErr(briefly(unix.SYS_MUNLOCK, s.addr+uintptr(at), uintptr(roundUp(n)), 0))

@@ -126,6 +126,23 @@ func (s *Space) free() error {
 	return retry(func() error { return unix.MunmapPtr(pointer(s.addr), uintptr(s.size)) })
 }
 
+// unlockMixed unlocks a range by a call that says when it did nothing because
+// some page was not locked: then it goes through the halves, down to pages.
+func unlockMixed(at, n int, call func(at, n int) (mixed bool, err error)) error {
+	mixed, err := call(at, n)
+	if !mixed || n <= pageSize() {
+		return err
+	}
+	half := roundUp(n / 2)
+	if err := unlockMixed(at, half, call); err != nil {
+		return err
+	}
+	if half == n {
+		return nil
+	}
+	return unlockMixed(at+half, n-half, call)
+}
+
 func (s *Space) flush(at, n int) error {
 	flags := unix.MS_SYNC
 	if stubSync {

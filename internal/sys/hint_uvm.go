@@ -1,0 +1,5 @@
+//go:build netbsd || openbsd
+
+package sys
+
+const lockHint = "; the system limits wired memory as a whole: mlock(2)"
