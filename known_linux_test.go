@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,6 +61,7 @@ func TestForgotten(t *testing.T) {
 			}
 		}
 		majors("cold", 0)
+		majors("again", 0) // now it is worth a place in the mapping, and known
 		evict(t, f)
 		majors("gone, and not known to be", 1)
 		evict(t, f)
@@ -68,11 +70,12 @@ func TestForgotten(t *testing.T) {
 			t.Errorf("%v: nothing was forgotten", mode)
 		}
 		majors("gone, and forgotten", 0)
+		majors("again", 0)
 		if load, _ := f.Known(0, 1); !load {
 			t.Errorf("%v: not known after it was read", mode)
 		}
 		// What stays is found to be there all at once.
-		if _, err := f.ReadAt(make([]byte, f.Size()), 0); err != nil {
+		if err := f.Populate(t.Context(), 0, f.Size()); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.View(0, f.Size(), touchSlice); err != nil {
@@ -82,6 +85,41 @@ func TestForgotten(t *testing.T) {
 		majors("still there, and forgotten", 0)
 		if load, _ := f.Known(0, int(f.Size())); !load {
 			t.Errorf("%v: a look at one page did not tell about its neighbours", mode)
+		}
+		mustClose(t, f)
+	}
+}
+
+// TestMappedIfReadAgain: what is read once or twice is read past the mapping and
+// takes no place in it, what is read a third time, or again at once, does, and is
+// then known. CopyOnWrite has nothing but the mapping.
+func TestMappedIfReadAgain(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Disk, prove.Pagemap)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path := filepath.Join(prove.DiskDir(t), "file")
+	if err := os.WriteFile(path, pattern(64*pageSize, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range allModes {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode, Prefault: -1})
+		for i, step := range []struct {
+			page int64
+			want bool
+		}{
+			{20, false}, {40, false}, {20, false}, {40, false}, {20, true}, {20, true}, {40, true},
+			{60, false}, {60, true},
+		} {
+			if err := readByte(f, step.page*pageSize+int64(i)); err != nil {
+				t.Fatal(err)
+			}
+			load, _ := f.Known(step.page*pageSize, 1)
+			if want := step.want || mode == mmapio.CopyOnWrite; load != want {
+				t.Errorf("%v: step %d, page %d: known %v, want %v", mode, i, step.page, load, want)
+			}
+			mapped := slices.Contains(presentPages(t, f), step.page)
+			if step.want && !mapped || !step.want && mapped && i < 4 && mode != mmapio.CopyOnWrite {
+				t.Errorf("%v: step %d, page %d: mapped in %v", mode, i, step.page, mapped)
+			}
 		}
 		mustClose(t, f)
 	}
@@ -130,10 +168,11 @@ func TestLockedStaysKnown(t *testing.T) {
 		}
 		all := func() {
 			t.Helper()
-			if _, err := f.ReadAt(make([]byte, f.Size()), 0); err != nil {
+			if err := f.View(0, f.Size(), touchSlice); err != nil {
 				t.Fatal(err)
 			}
 		}
+		is("locked", ".###..")
 		all()
 		is("read", "######")
 		for range 3 {

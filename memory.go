@@ -83,6 +83,8 @@ type extent struct {
 
 	resident, writable known.Set    // pages, counted from base; see stall.go
 	missed             atomic.Int64 // the page after the last that was brought in
+	past               known.Tally  // of what was read past the mapping, see readCold
+	passed             atomic.Int64 // the page after the last of that
 }
 
 // newMemory wraps an extent for use. n is the number of bytes in use.
@@ -136,6 +138,7 @@ func (e *extent) retire() {
 	e.mu.Unlock()
 	e.resident.Stop()
 	e.writable.Stop()
+	e.past.Stop()
 	e.settle()
 }
 

@@ -136,6 +136,7 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 				return lockset.Run{Lo: at, Hi: end}, err
 			}
 			waited := m.waited(end - at)
+			g.mem.resident.Add(int(at>>pageShift), int((end-1)>>pageShift))
 			at = end
 			if waited && !w.waited {
 				w.waited = true

@@ -51,6 +51,7 @@ func debugWord(word string) bool {
 func (e *extent) watch() {
 	n := (e.space.Size() - e.base) / sys.PageSize()
 	e.resident.Init(n, residentFor, e)
+	e.past.Init(n, residentFor)
 	e.writable.Init(n, writableFor, nil)
 }
 
@@ -293,60 +294,4 @@ func (f *File) prefault(op string, g *generation, off, n int64) error {
 	err := f.readyAll(op, g, off, n)
 	runtime.KeepAlive(g)
 	return err
-}
-
-// readCold reads from the file into the caller's bytes, past the mapping: where
-// both show the same, one system call does all, and no page table is touched. It
-// reports whether it has read them all. Whatever else happened is found out by
-// who then goes through the mapping.
-func (f *File) readCold(g *generation, p []byte, off int64) bool {
-	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
-		return false
-	}
-	if f.locks.onFault.Load() {
-		return false // a page is locked as it comes into the mapping
-	}
-	reads := f.src.readsOf()
-	if reads == sys.ReadsElsewhere {
-		return false
-	}
-	lo, last := g.mem.pageRange(off, len(p))
-	if g.mem.resident.Has(lo, last) || g.mem.stillIn(lo, last) {
-		return false
-	}
-	at := f.src.off + off
-	if reads == sys.ReadsEither && f.src.cached(at, len(p)) {
-		return false // it would show nothing: somebody else may have read them
-	}
-	if n, err := f.src.file.ReadAt(p, at); n < len(p) || err != nil {
-		return false
-	}
-	if reads == sys.ReadsEither {
-		reads = sys.ReadsElsewhere
-		if f.src.cached(at, len(p)) {
-			reads = sys.ReadsPages
-		}
-		f.src.reads.Store(int32(reads))
-	}
-	if reads != sys.ReadsPages {
-		return false
-	}
-	g.mem.resident.Add(lo, last)
-	return true
-}
-
-// readsOf asks the system once.
-func (s *source) readsOf() sys.Reads {
-	if r := sys.Reads(s.reads.Load()); r != sys.ReadsNotAsked {
-		return r
-	}
-	r := sys.ReadsOf(s.file)
-	s.reads.Store(int32(r))
-	return r
-}
-
-// cached reports whether any of n bytes of the file is known to be in memory.
-func (s *source) cached(at int64, n int) bool {
-	c, err := sys.Cached(s.file, at, int64(n))
-	return err == nil && c.Resident > 0
 }

@@ -209,3 +209,26 @@ func BenchmarkHas(b *testing.B) {
 		})
 	}
 }
+
+// TestTally: the third time counts, whatever lies between, until all is
+// forgotten; of a range, that of the page that was met least.
+func TestTally(t *testing.T) {
+	var c known.Tally
+	c.Init(300, time.Hour)
+	defer c.Stop()
+	for i, step := range []struct {
+		lo, last int
+		want     bool
+	}{
+		{5, 5, false}, {100, 200, false}, {5, 5, false}, {100, 200, false}, {5, 5, true}, {5, 5, true},
+		{150, 150, true}, {99, 101, false}, {99, 99, false}, {99, 101, true},
+	} {
+		if got := c.Third(step.lo, step.last); got != step.want {
+			t.Errorf("step %d: Third(%d, %d) = %v", i, step.lo, step.last, got)
+		}
+	}
+	c.Expire()
+	if c.Third(5, 5) {
+		t.Error("a page is remembered after all were forgotten")
+	}
+}
