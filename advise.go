@@ -224,7 +224,7 @@ func (f *File) collapse(op string, off, n int64) error {
 				return nil
 			}
 			m, huge := g.mem, int64(sys.HugePage())
-			start := int64(m.space.Addr()) + int64(m.base) // of offset 0 of the set
+			start := int64(m.area.Lo) + int64(m.base) // of offset 0 of the set
 			lo := page.Down(start+int64(m.delta)+at, huge)
 			hi, _ := page.Up(min(start+int64(m.delta)+min(end, int64(len(g.data))), lo+max(lockWindow, huge)), huge)
 			next = min(end, hi-start-int64(m.delta))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/mmapio/mmapio"
 )
@@ -102,7 +101,7 @@ func ExampleFile_LockAll() {
 	defer done()
 
 	fmt.Println(f.LockAll(), f.LockedBytes() == f.Size())
-	fmt.Println(f.Resize(5 * int64(os.Getpagesize()))) // what is added is not: see Options.Lock
+	fmt.Println(f.Resize(1 << 20)) // what is added is not: see Options.Lock
 	fmt.Println(f.LockedBytes() == f.Size())
 	fmt.Println(f.UnlockAll(), f.LockedBytes())
 	// Output:

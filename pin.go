@@ -70,6 +70,8 @@ func (p *Pin) Release() error {
 	}
 	lo, hi := p.mark.Range()
 	l.set.Unpin(p.mark)
-	f.letGo(f.cur.Load(), lo, hi)
+	if l.stuck || !l.set.WantedAll(lo, hi, lockset.Now) {
+		f.letGo(f.cur.Load(), lo, hi)
+	}
 	return nil
 }

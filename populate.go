@@ -97,15 +97,22 @@ func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error)
 	return fe
 }
 
-// populate brings pages in by one system call. Offsets are the set's.
+// populate brings pages in by one system call, and notes that they are there.
+// Offsets are the set's.
 func (f *File) populate(g *generation, lo, hi int64) error {
+	var err error
 	if sys.CanPopulate() {
 		// Memory with no file behind it must be stored to, or the page of
 		// zeroes would be there instead. A private page of a file must not, or
 		// it would be copied.
-		return g.mem.space.Populate(g.mem.base+int(lo), int(hi-lo), f.anonymous())
+		err = g.mem.space.Populate(g.mem.base+int(lo), int(hi-lo), f.anonymous())
+	} else {
+		err = f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
 	}
-	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+	if err == nil {
+		g.mem.resident.Add(int(lo>>pageShift), int((hi-1)>>pageShift))
+	}
+	return err
 }
 
 // populate brings the runs of a window in, in its turn, and measures it. With
@@ -136,7 +143,6 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 				return lockset.Run{Lo: at, Hi: end}, err
 			}
 			waited := m.waited(end - at)
-			g.mem.resident.Add(int(at>>pageShift), int((end-1)>>pageShift))
 			at = end
 			if waited && !w.waited {
 				w.waited = true

@@ -142,7 +142,7 @@ func (f *File) edges(g *generation, run lockset.Run) (low, high int64) {
 		return low, high
 	}
 	m, huge := g.mem, int64(sys.HugePage())
-	start := int64(m.space.Addr()) + int64(m.base)
+	start := int64(m.area.Lo) + int64(m.base)
 	inside := func(at int64) bool {
 		return (start+at)%huge != 0 && at > 0 && at < m.mapped.Load() &&
 			f.locks.set.Covered(at-1, at+1, lockset.OnFault) && m.space.Huge(m.base+int(at))

@@ -173,8 +173,9 @@ func (w *window) stopped() error {
 // apart. Huge pages map aligned parts of files.
 func (f *File) edge(at, n int64) int64 {
 	skew := f.src.off - f.src.off%int64(sys.PageSize())
-	if g := f.cur.Load(); f.anonymous() && g.mem.space != nil {
-		skew = int64(g.mem.space.Addr()) + int64(g.mem.base)
+	if f.anonymous() {
+		m := f.cur.Load().mem
+		skew = int64(m.area.Lo) + int64(m.base) // also when the memory is gone
 	}
 	skew %= pace.Small
 	return max(page.Down(at+skew+n, pace.Small)-skew, at+1)

@@ -172,6 +172,10 @@ func (m *model) check(t fataler, lo, hi int64) {
 	same("Held", m.set.Held(nil, from, to), m.runs(held, p0*m.ps, m.ps, func(i int) bool { return held[i] != None }))
 	same("Excess", m.set.Excess(nil, from, to), m.runs(want, p0*m.ps, m.ps, func(i int) bool { return held[i] > want[i] }))
 	for l := None; l <= Now; l++ {
+		all := !slices.ContainsFunc(bytes, func(is Level) bool { return is < l })
+		if got := m.set.WantedAll(from, to, l); got != all {
+			t.Fatalf("WantedAll(%d, %d, %v) = %v", lo, hi, l, got)
+		}
 		missing := m.runs(held, p0*m.ps, m.ps, func(i int) bool { return held[i] < l })
 		same("Missing", m.set.Missing(nil, from, to, l), missing)
 		if got := m.set.Covered(from, to, l); got != (len(missing) == 0) {

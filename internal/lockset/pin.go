@@ -42,6 +42,19 @@ func (s *Set) Unpin(p Pin) {
 	s.want.apply(p.lo, s.release(p), pinChange(p.level, -1))
 }
 
+// WantedAll reports whether each byte of [lo, hi) is wanted at l or more, so that
+// there is no excess on its pages where they are held at l.
+func (s *Set) WantedAll(lo, hi int64, l Level) bool {
+	lo, hi = s.clip(lo, hi)
+	c := s.want.from(lo, hi)
+	for c.next() {
+		if c.state.wanted() < l {
+			return false
+		}
+	}
+	return true
+}
+
 func pinChange(l Level, n int64) change {
 	if l == OnFault {
 		return change{op: opPin, onFault: n}

@@ -23,7 +23,7 @@ func (s *Space) lock(at, n int) error {
 		flags = 0
 	}
 	return retry(func() error {
-		errno := briefly(unix.SYS_MLOCK2, s.addr+uintptr(at), uintptr(roundUp(n)), flags)
+		_, _, errno := unix.Syscall(unix.SYS_MLOCK2, s.addr+uintptr(at), uintptr(roundUp(n)), flags)
 		if errno == unix.ENOSYS {
 			return unix.Mlock(s.bytes(at, roundUp(n)))
 		}
@@ -33,26 +33,7 @@ func (s *Space) lock(at, n int) error {
 
 // What is not locked does not matter to munlock(2) here.
 func (s *Space) unlock(at, n int) error {
-	return retry(func() error {
-		return errnoErr(briefly(unix.SYS_MUNLOCK, s.addr+uintptr(at), uintptr(roundUp(n)), 0))
-	})
-}
-
-// brief is how many bytes' locks change in a time that is too short for the
-// scheduler to do anything with it.
-const brief = 64 << 10
-
-// briefly changes the locks of some memory. Where that is little, the scheduler is
-// not told, as the runtime does not for its own mappings: no page is waited for.
-// Told, it lets more threads run than there are processors, and they queue for
-// the lock of the address space, which takes longer than the call.
-func briefly(call, addr, n, flags uintptr) syscall.Errno {
-	do := unix.Syscall
-	if n <= brief && (call != unix.SYS_MLOCK2 || flags == mlockOnFault) {
-		do = unix.RawSyscall
-	}
-	_, _, errno := do(call, addr, n, flags)
-	return errno
+	return retry(func() error { return unix.Munlock(s.bytes(at, roundUp(n))) })
 }
 
 const locksStay = false
