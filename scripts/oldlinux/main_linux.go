@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 // Command oldlinux runs a program as on Linux 5.10 (that of Debian 11): the kernel
 // refuses, with the errors of such a kernel, what it has learned since then of
 // what this module asks for. MMAPIO_OLDLINUX=1 tells the program.

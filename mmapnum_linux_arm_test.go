@@ -1,0 +1,5 @@
+package mmapio_test
+
+import "golang.org/x/sys/unix"
+
+const sysMmap = unix.SYS_MMAP2
