@@ -352,7 +352,7 @@ func TestPrefault(t *testing.T) {
 func TestHugeSparse(t *testing.T) {
 	prove.Need(t, prove.Advice, prove.Disk)
 	if strconv.IntSize == 32 {
-		t.Skip("32 bits have no room for it")
+		t.Skip(runtime.GOARCH + ": 32 bits have no room for it")
 	}
 	path := filepath.Join(prove.DiskDir(t), "sparse")
 	size := int64(16<<40) - pageSize // the most that ext4 has

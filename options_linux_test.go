@@ -257,7 +257,7 @@ func TestManyCycles(t *testing.T) {
 func TestErrorPathsUndo(t *testing.T) {
 	prove.Need(t, prove.AddressLimit)
 	if strconv.IntSize == 32 {
-		t.Skip("32 bits: a mapping of 1 TiB is refused before the kernel is asked")
+		t.Skip(runtime.GOARCH + ", 32 bits: a mapping of 1 TiB is refused before the kernel is asked")
 	}
 	if res := noAddresses.Run(t, prove.Args(t.TempDir()),
 		prove.Limit(prove.AddressSpace, 8<<30, prove.Unlimited)); res.Code != 0 {

@@ -277,7 +277,7 @@ var exhaust = prove.Register("exhaust", func(args []string) int {
 func TestNoExhaustion(t *testing.T) {
 	prove.Need(t, prove.Recycling)
 	if strconv.IntSize < 64 {
-		t.Skip("1 TiB does not fit into 32 bits")
+		t.Skip(runtime.GOARCH + ": 1 TiB does not fit into 32 bits")
 	}
 	small, _ := patternFile(t, pageSize)
 	large := filepath.Join(tempDir(t), "large")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -120,7 +121,7 @@ var fileLimitBody = prove.Register("resize-fsize", func(args []string) int {
 func TestResizeAddressLimit(t *testing.T) {
 	prove.Need(t, prove.Pagemap, prove.AddressLimit)
 	if strconv.IntSize == 32 {
-		t.Skip("32 bits: the address space is its own limit")
+		t.Skip(runtime.GOARCH + ", 32 bits: the address space is its own limit")
 	}
 	path, _ := patternFile(t, 10*pageSize)
 	if r := addressLimitBody.Run(t, prove.Args(path)); r.Code != 0 {

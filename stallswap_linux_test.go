@@ -16,6 +16,10 @@ import (
 var swapStallChild = prove.Register("swap stall", func(args []string) int {
 	t, way := prove.T(), touchAll[args[0]]
 	const pages = 512
+	// The program's own pages are to stay, and not to be taken for the File's.
+	if err := unix.Mlockall(unix.MCL_CURRENT); err != nil {
+		t.Fatal(err)
+	}
 	f := opened(t)(mmapio.Anonymous(pages*pageSize, nil))
 	for i := range int64(pages) {
 		if err := writeByte(f, i*pageSize); err != nil {
@@ -70,9 +74,8 @@ func TestNoStallSwap(t *testing.T) {
 					t.Error(res)
 				}
 			}
-			// The program's own pages were taken as well, so there are some: 2 to
-			// 42 were seen.
-			if faults[0] > 64 || faults[1] < 256 {
+			// The program's own pages may be taken as well, so there are some.
+			if faults[0] > 20 || faults[1] < 256 {
 				t.Errorf("%d major faults for 512 pages, %d with the mechanism off", faults[0], faults[1])
 			}
 		})
