@@ -2,7 +2,6 @@ package mmapio
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/mmapio/mmapio/internal/lockset"
 )
@@ -12,9 +11,8 @@ import (
 // Lock and Unlock do.
 type Pin struct {
 	f    *File
-	in   *lockset.Set // the books that it stands in; Close opens new ones
+	in   *lockset.Set // the books that it stands in, nil once released; Close opens new ones
 	mark lockset.Pin
-	done atomic.Bool
 }
 
 // Pin brings the pages that hold [off, off+n) into RAM and keeps them there
@@ -59,15 +57,13 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 // more than once, from any goroutine, after Resize and after Close; the error
 // is nil.
 func (p *Pin) Release() error {
-	if p.done.Swap(true) {
-		return nil
-	}
 	f, l := p.f, &p.f.locks
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.set != p.in {
-		return nil // the File was closed, and the lock went with the mapping
+		return nil // released already, or the File was closed and the lock went with it
 	}
+	p.in = nil
 	lo, hi := p.mark.Range()
 	l.set.Unpin(p.mark)
 	if l.stuck || !l.set.WantedAll(lo, hi, lockset.Now) {

@@ -81,6 +81,9 @@ func (s *Set) Missing(dst []Run, lo, hi int64, l Level) []Run {
 // that is, whether Missing would find nothing.
 func (s *Set) Covered(lo, hi int64, l Level) bool {
 	lo, hi = s.pages(lo, hi)
+	if state, ok := s.held.whole(lo, hi); ok && lo < hi {
+		return state.level >= l
+	}
 	c := s.held.from(lo, hi)
 	for c.next() {
 		if c.state.level < l {

@@ -46,6 +46,9 @@ func (s *Set) Unpin(p Pin) {
 // there is no excess on its pages where they are held at l.
 func (s *Set) WantedAll(lo, hi int64, l Level) bool {
 	lo, hi = s.clip(lo, hi)
+	if state, ok := s.want.whole(lo, hi); ok && lo < hi {
+		return state.wanted() >= l
+	}
 	c := s.want.from(lo, hi)
 	for c.next() {
 		if c.state.wanted() < l {

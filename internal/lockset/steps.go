@@ -302,6 +302,13 @@ func (t *steps) tidy(l *leaf) {
 	}
 }
 
+// whole returns the state of [lo, hi) if it is one run, which it is most of the
+// time and which takes less than a walk.
+func (t *steps) whole(lo, hi int64) (state, bool) {
+	l, i := t.find(lo)
+	return l.before(i), l.runEnd(i) >= hi
+}
+
 // runEnd returns where the run before step i of l ends.
 func (l *leaf) runEnd(i int) int64 {
 	if i < l.n {
