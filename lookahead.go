@@ -44,7 +44,7 @@ func (l *lookahead) reach(at, next int64) error {
 	l.window = min(2*l.window, aheadMost)
 	for l.ready < target {
 		step := l.g.mem.step(l.ready, target)
-		if !l.g.mem.loadable(l.ready, step) {
+		if !l.g.mem.loadable(l.ready, step) && !l.g.mem.stillIn(l.g.mem.pageRange(l.ready, step)) {
 			l.hint(l.ready + int64(step))
 			if l.f.ready(l.g, l.ready, step, false) != nil {
 				break

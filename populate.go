@@ -65,7 +65,9 @@ func (f *File) bringIn(ctx context.Context, op string, off, n int64) error {
 				var room [1]lockset.Run
 				var run lockset.Run
 				run, err = w.populate(g, append(room[:0], lockset.Run{Lo: w.lo, Hi: w.hi}))
-				if err != nil && !w.halted {
+				if err == nil {
+					g.mem.resident.Add(int(w.lo>>pageShift), int((w.hi-1)>>pageShift))
+				} else if !w.halted {
 					err = f.cannotPopulate(op, g, run.Lo, run.Hi, err)
 				}
 			}
@@ -97,8 +99,7 @@ func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error)
 	return fe
 }
 
-// populate brings pages in by one system call, and notes that they are there.
-// Offsets are the set's.
+// populate brings pages in by one system call. Offsets are the set's.
 func (f *File) populate(g *generation, lo, hi int64) error {
 	var err error
 	if sys.CanPopulate() {
@@ -108,9 +109,6 @@ func (f *File) populate(g *generation, lo, hi int64) error {
 		err = g.mem.space.Populate(g.mem.base+int(lo), int(hi-lo), f.anonymous())
 	} else {
 		err = f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
-	}
-	if err == nil {
-		g.mem.resident.Add(int(lo>>pageShift), int((hi-1)>>pageShift))
 	}
 	return err
 }
@@ -129,7 +127,10 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 		case <-r.ctx.Done():
 		}
 	}
-	m := meter{on: r.hi-r.lo > pace.Small} // else there is nothing to adapt
+	m := meter{on: r.hi-r.lo > pace.Small, most: pace.Large} // else there is nothing to adapt
+	if w.plan.Size > pace.Large && r.f.cached(g, runs) {
+		m.most = pace.AtOnce
+	}
 	m.begin(r)
 	defer m.end(r, w)
 	for i, run := range runs {
@@ -165,6 +166,7 @@ func fromMemory(n int64, took time.Duration) bool {
 // A meter measures a window while it is brought in.
 type meter struct {
 	on     bool
+	most   int64     // how much to bring in by one call, if there are no waits
 	began  time.Time // all
 	last   time.Time // the last piece
 	quick  bool      // so far everything was there at once
@@ -193,8 +195,8 @@ func (m *meter) end(r *windows, w *window) {
 
 // piece is how much to bring in by the next call.
 func (m *meter) piece() int64 {
-	if m.quick && m.last != m.began { // by now something was
-		return pace.Large
+	if m.quick && (m.last != m.began || m.most > pace.Large) { // by now something was
+		return m.most
 	}
 	return pace.Stream
 }

@@ -96,6 +96,22 @@ func (e *extent) Keep(lo, hi int, keep func(lo, hi int)) {
 	}
 }
 
+// locked reports whether pages are locked, as far as is to be had without waiting,
+// and has it known. To lock alone says nothing to the set of what is resident: it
+// would take memory, and longer than the lock, for what nobody may ever touch.
+func (e *extent) locked(lo, last int) bool {
+	f := e.src.owner.Value()
+	if f == nil || !f.locks.mu.TryLock() {
+		return false
+	}
+	defer f.locks.mu.Unlock()
+	if f.cur.Load().mem.extent != e || !f.locks.set.Covered(int64(lo)<<pageShift, int64(last+1)<<pageShift, lockset.Now) {
+		return false
+	}
+	e.resident.Add(lo, last) // before anybody can unlock them
+	return true
+}
+
 // forget is for whoever takes pages out of memory, or the lock off them. The
 // range is in bytes from base.
 func (e *extent) forget(lo, hi int64) {
@@ -212,11 +228,14 @@ func (e *extent) readExactly(lo, last int) {
 	}
 }
 
-// stillIn reports whether pages that were known until a moment ago are still in
-// the mapping. One look is about all such pages in the neighbourhood: when
-// everything hot is forgotten at the same time, there is not a system call for
-// each page of it.
+// stillIn reports whether pages are locked, or were known until a moment ago and
+// are still in the mapping. One look is about all such pages in the neighbourhood:
+// when everything hot is forgotten at the same time, there is not a system call
+// for each page of it.
 func (e *extent) stillIn(lo, last int) bool {
+	if e.locked(lo, last) {
+		return true
+	}
 	end, ok := e.resident.Were(lo)
 	if !ok || last > end {
 		return false

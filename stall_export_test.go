@@ -28,5 +28,5 @@ func (f *File) Expire() {
 // call, as far as f knows.
 func (f *File) Known(off int64, n int) (load, store bool) {
 	m := f.cur.Load().mem
-	return m.loadable(off, n), m.storable(off, n)
+	return m.loadable(off, n) || n > 0 && m.locked(m.pageRange(off, n)), m.storable(off, n)
 }

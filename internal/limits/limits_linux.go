@@ -16,7 +16,11 @@ func system() root { return root{machine{os.DirFS("/")}} }
 type machine struct{ fs.FS }
 
 // ReadFile makes it an [fs.ReadFileFS].
-func (m machine) ReadFile(name string) ([]byte, error) {
+func (m machine) ReadFile(name string) ([]byte, error) { return readFile(name, 4096, false) }
+
+// readFile reads a file with at least so much room. One that the kernel writes as
+// a whole has ended with what does not fill it.
+func readFile(name string, room int, whole bool) ([]byte, error) {
 	var fd int
 	err := again(func() (err error) {
 		fd, err = syscall.Open("/"+name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
@@ -26,7 +30,7 @@ func (m machine) ReadFile(name string) ([]byte, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	defer syscall.Close(fd) //nolint:errcheck // only read
-	b := make([]byte, 0, 4096)
+	b := make([]byte, 0, room)
 	for {
 		n := 0
 		err := again(func() (err error) {
@@ -36,14 +40,21 @@ func (m machine) ReadFile(name string) ([]byte, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "read", Path: name, Err: err}
 		}
-		if n <= 0 {
+		b = b[:len(b)+max(n, 0)]
+		full := len(b) == cap(b)
+		if n <= 0 || whole && !full {
 			return b, nil
 		}
-		if b = b[:len(b)+n]; len(b) == cap(b) {
+		if full {
 			b = append(b, 0)[:len(b)]
 		}
 	}
 }
+
+// A groupReader is a machine of which only files of cgroups are read.
+type groupReader struct{ machine }
+
+func (groupReader) ReadFile(name string) ([]byte, error) { return readFile(name, 512, true) }
 
 // ReadLink makes it an [fs.ReadLinkFS].
 func (m machine) ReadLink(name string) (string, error) { return fs.ReadLink(m.FS, name) }
@@ -85,7 +96,8 @@ type placeCache struct {
 func (p *placeCache) limited(r root) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	own, err := r.read("proc/self/cgroup")
+	groups := root{groupReader{machine{r.FS}}}
+	own, err := groups.read("proc/self/cgroup")
 	if err != nil || own != p.own || time.Since(p.at) > time.Second {
 		v, chain, err := r.chain()
 		if err != nil {
@@ -95,5 +107,5 @@ func (p *placeCache) limited(r root) (bool, error) {
 		p.own, p.at, p.v, p.chain = own, time.Now(), v, chain
 		p.top = r.isTop(chain)
 	}
-	return r.limitedIn(p.v, p.chain, p.top)
+	return groups.limitedIn(p.v, p.chain, p.top)
 }

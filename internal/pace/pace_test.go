@@ -151,12 +151,14 @@ func TestFastDiskIsReadInOneStream(t *testing.T) {
 
 func TestMemoryIsTakenInLargeWindows(t *testing.T) {
 	all := func(int64) bool { return true }
-	res := simulate(t, disk{memory: 400e9, readAhead: 128 << 10, cached: all}, 2*gib, false)
-	if res.most != 1 || res.largest != Large {
-		t.Errorf("%d side by side, the largest of %d", res.most, res.largest)
+	for memory, largest := range map[float64]int64{100e9: Large, 400e9: AtOnce} {
+		res := simulate(t, disk{memory: memory, readAhead: 128 << 10, cached: all}, 2*gib, false)
+		if res.most != 1 || res.largest != largest || res.longest > 3*quick {
+			t.Errorf("at %.0f bytes a second %d side by side, the largest of %d, the longest took %v", memory, res.most, res.largest, res.longest)
+		}
 	}
 	// Small pages take much longer: no window keeps others waiting long.
-	res = simulate(t, disk{memory: 7e9, readAhead: 128 << 10, cached: all}, 2*gib, false)
+	res := simulate(t, disk{memory: 7e9, readAhead: 128 << 10, cached: all}, 2*gib, false)
 	if res.most != 1 || res.longest > 3*quick {
 		t.Errorf("%d side by side, the longest took %v", res.most, res.longest)
 	}
@@ -208,7 +210,7 @@ func TestNeverStuck(t *testing.T) {
 			w, ok := p.Next(now)
 			switch {
 			case ok:
-				if under = append(under, w); len(under) > Most || w.Size < Small || w.Size > Large {
+				if under = append(under, w); len(under) > Most || w.Size < Small || w.Size > AtOnce {
 					t.Fatalf("seed %d: %d windows, the last %+v", seed, len(under), w)
 				}
 				if w.Only && len(under) > 1 {
