@@ -35,6 +35,10 @@ func (g *generation) has(off int64, n int) bool {
 
 func (f *File) readAt(p []byte, off int64) (int, error) {
 	const op = "readat"
+	// Without the lock that all who come here would pass on to each other.
+	if g := f.cur.Load(); g.has(off, len(p)) && f.readCold(g, p, off) {
+		return len(p), nil
+	}
 	for {
 		g, err := f.current(op)
 		if err != nil {
@@ -48,10 +52,7 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 			return 0, io.EOF
 		}
 		want := p[:min(int64(len(p)), size-off)]
-		n, err := len(want), error(nil)
-		if !f.readCold(g, want, off) {
-			n, err = f.copyOver(op, g, want, g.data[off:off+int64(len(want))], off)
-		}
+		n, err := f.copyOver(op, g, want, g.data[off:off+int64(len(want))], off)
 		switch {
 		case err == errMoved: //nolint:errorlint // never wrapped
 			continue

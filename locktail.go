@@ -56,10 +56,12 @@ func (f *File) endTail(t *tail) {
 
 // enter puts what is locked into the books. The caller holds locks.mu, and
 // shows the new size before it lets go of it.
-func (t *tail) enter(l *locker, delta int) {
+func (t *tail) enter(f *File, delta int) {
 	if t == nil {
 		return
 	}
+	l := &f.locks
+	f.src.locked.Store(true)
 	held := t.call.level
 	if !sys.LocksOnFault() {
 		held = lockset.Now

@@ -320,6 +320,7 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 	if sys.LocksOnFault() {
 		level = lockset.OnFault
 	}
+	f.src.locked.Store(true)
 	for _, run := range missing {
 		if run.Level == lockset.None {
 			call.locked += run.Hi - run.Lo

@@ -31,6 +31,7 @@ type source struct {
 	cuts   atomic.Int64 // of these, what advice costs
 	reads  atomic.Int32 // a sys.Reads
 	ahead  atomic.Int64 // as readAhead found out
+	locked atomic.Bool  // something was ever locked
 	random atomic.Bool  // some part was advised to be read at random, see window.ask
 
 	owner weak.Pointer[File]
@@ -81,10 +82,11 @@ type extent struct {
 
 	area fault.Area
 
-	resident, writable known.Set    // pages, counted from base; see stall.go
-	missed             atomic.Int64 // the page after the last that was brought in
-	past               known.Tally  // of what was read past the mapping, see readCold
-	passed             atomic.Int64 // the page after the last of that
+	resident, writable known.Set // pages, counted from base; see stall.go
+
+	_      [64]byte     // what follows is stored to while the rest is read
+	missed atomic.Int64 // the page after the last that was brought in
+	passed atomic.Int64 // the page after the last that was read past the mapping, see readCold
 }
 
 // newMemory wraps an extent for use. n is the number of bytes in use.
@@ -138,7 +140,6 @@ func (e *extent) retire() {
 	e.mu.Unlock()
 	e.resident.Stop()
 	e.writable.Stop()
-	e.past.Stop()
 	e.settle()
 }
 

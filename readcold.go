@@ -1,6 +1,9 @@
 package mmapio
 
-import "github.com/mmapio/mmapio/internal/sys"
+import (
+	"github.com/mmapio/mmapio/internal/known"
+	"github.com/mmapio/mmapio/internal/sys"
+)
 
 // readCold reads from the file into the caller's bytes, past the mapping: where
 // both show the same, one system call does all, and no page table is touched. It
@@ -27,7 +30,14 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	}
 	// What is read a third time, or again at once, is worth a place in the mapping.
 	passed := g.mem.passed.Swap(int64(last) + 1)
-	if lo == last && passed == int64(last)+1 || g.mem.past.Third(lo, last) {
+	first := uint64(g.mem.area.Lo)>>pageShift + uint64(lo)
+	again := met.Third(first)
+	if lo != last {
+		again = met.Third(first+uint64(last-lo)) && again
+	} else if passed == int64(last)+1 {
+		again = true
+	}
+	if again {
 		return false
 	}
 	at := f.src.off + off
@@ -46,6 +56,9 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	}
 	return reads == sys.ReadsPages
 }
+
+// met counts how often pages were read past the mapping, by their addresses.
+var met known.Tally
 
 // readsOf asks the system once.
 func (s *source) readsOf() sys.Reads {

@@ -97,7 +97,7 @@ func (f *File) publish(next *generation, t *tail) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m.mapped.Store(int64(max(mapped, int(m.mapped.Load()))))
-	t.enter(l, m.delta)
+	t.enter(f, m.delta)
 	f.cur.Store(next)
 	f.recount(next)
 }
@@ -130,7 +130,7 @@ func (f *File) replace(op string, g *generation, size int64, t *tail, fill func(
 		next.mem.retire()
 		return err
 	}
-	t.enter(l, next.mem.delta)
+	t.enter(f, next.mem.delta)
 	f.cur.Store(next)
 	f.recount(next)
 	l.mu.Unlock()

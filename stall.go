@@ -51,7 +51,6 @@ func debugWord(word string) bool {
 func (e *extent) watch() {
 	n := (e.space.Size() - e.base) / sys.PageSize()
 	e.resident.Init(n, residentFor, e)
-	e.past.Init(n, residentFor)
 	e.writable.Init(n, writableFor, nil)
 }
 
@@ -233,7 +232,7 @@ func (e *extent) readExactly(lo, last int) {
 // when everything hot is forgotten at the same time, there is not a system call
 // for each page of it.
 func (e *extent) stillIn(lo, last int) bool {
-	if e.locked(lo, last) {
+	if e.src.locked.Load() && e.locked(lo, last) {
 		return true
 	}
 	end, ok := e.resident.Were(lo)

@@ -21,7 +21,6 @@ func (f *File) Expire() {
 	m := f.cur.Load().mem
 	m.resident.Expire()
 	m.writable.Expire()
-	m.past.Expire()
 }
 
 // Known says whether n bytes may be loaded, and stored to, without a system

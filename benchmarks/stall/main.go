@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,7 +84,8 @@ const (
 func sides(ways []string, s spec, cold func() string) map[string]result {
 	all := map[string][]result{}
 	for range *rounds {
-		for _, way := range ways {
+		for _, i := range rand.Perm(len(ways)) { // nobody is always first, or after the same
+			way := ways[i]
 			s.Way, s.Path = way, cold()
 			all[way] = append(all[way], s.run())
 		}

@@ -210,25 +210,34 @@ func BenchmarkHas(b *testing.B) {
 	}
 }
 
-// TestTally: the third time counts, whatever lies between, until all is
-// forgotten; of a range, that of the page that was met least.
+// TestTally: the third time counts, whatever lies between, and then it begins
+// anew; pages that are met once have no way to add up to it.
 func TestTally(t *testing.T) {
 	var c known.Tally
-	c.Init(300, time.Hour)
-	defer c.Stop()
 	for i, step := range []struct {
-		lo, last int
-		want     bool
+		page uint64
+		want bool
 	}{
-		{5, 5, false}, {100, 200, false}, {5, 5, false}, {100, 200, false}, {5, 5, true}, {5, 5, true},
-		{150, 150, true}, {99, 101, false}, {99, 99, false}, {99, 101, true},
+		{5, false}, {6, false}, {5, false}, {1 << 40, false}, {5, true}, {5, false}, {6, false}, {6, true}, {5, false}, {5, true},
 	} {
-		if got := c.Third(step.lo, step.last); got != step.want {
-			t.Errorf("step %d: Third(%d, %d) = %v", i, step.lo, step.last, got)
+		if got := c.Third(step.page); got != step.want {
+			t.Errorf("step %d: Third(%d) = %v", i, step.page, got)
 		}
 	}
-	c.Expire()
-	if c.Third(5, 5) {
-		t.Error("a page is remembered after all were forgotten")
+	for page := range uint64(1 << 20) {
+		if c.Third(page<<12 + 7) {
+			t.Fatalf("page %d was met once", page)
+		}
+	}
+	// A page that is met often is found among many that are not.
+	again := 0
+	for i := range uint64(30_000) {
+		c.Third(i + 1<<30)
+		if i%1000 == 0 && c.Third(3) {
+			again++
+		}
+	}
+	if again < 8 {
+		t.Errorf("of 30 times the page was met for the third time %d times", again)
 	}
 }
