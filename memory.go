@@ -68,7 +68,8 @@ type extent struct {
 	delta int  // where in that page the byte is
 	gated bool // copiers enter too
 
-	secret bool // zeroed before it is given back
+	secret bool   // zeroed before it is given back
+	serial uint64 // tells it from those before it, see met
 
 	holders, calls, copiers gate.Gate
 

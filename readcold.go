@@ -30,7 +30,7 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	}
 	// What is read a third time, or again at once, is worth a place in the mapping.
 	passed := g.mem.passed.Swap(int64(last) + 1)
-	first := uint64(g.mem.area.Lo)>>pageShift + uint64(lo)
+	first := g.mem.serial<<36 + uint64(lo)
 	again := met.Third(first)
 	if lo != last {
 		again = met.Third(first+uint64(last-lo)) && again
@@ -57,7 +57,7 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	return reads == sys.ReadsPages
 }
 
-// met counts how often pages were read past the mapping, by their addresses.
+// met counts how often pages were read past the mapping, of all extents.
 var met known.Tally
 
 // readsOf asks the system once.

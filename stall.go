@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -47,11 +48,15 @@ func debugWord(word string) bool {
 	return false
 }
 
+// extents is how many there were so far.
+var extents atomic.Uint64
+
 // watch prepares what is remembered of the extent's pages.
 func (e *extent) watch() {
 	n := (e.space.Size() - e.base) / sys.PageSize()
 	e.resident.Init(n, residentFor, e)
 	e.writable.Init(n, writableFor, nil)
+	e.serial = extents.Add(1)
 }
 
 // pageShift turns offsets into numbers of pages.
