@@ -96,7 +96,7 @@ type placeCache struct {
 func (p *placeCache) limited(r root) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	groups := root{groupReader{machine{r.FS}}}
+	groups := root{groupReader{machine(r)}}
 	own, err := groups.read("proc/self/cgroup")
 	if err != nil || own != p.own || time.Since(p.at) > time.Second {
 		v, chain, err := r.chain()
