@@ -38,10 +38,12 @@ func forbidCalls(t testing.TB) {
 	}
 }
 
-// nested locks and pins what is locked already, under a filter.
+// nested locks, pins and reads what is locked already, under a filter.
 var nested = prove.Register("nested", func(args []string) int {
 	t := prove.T()
 	f := opened(t)(mmapio.Anonymous(64*pageSize, nil))
+	store(t, f, 0, string(pattern(64*pageSize, 1))) // else the rest is no page of its own to read
+	f.Expire()
 	check(t, f.Lock(0, 32*pageSize))
 	debug.SetGCPercent(-1)
 	runtime.LockOSThread()
@@ -52,16 +54,22 @@ var nested = prove.Register("nested", func(args []string) int {
 		p, err := f.Pin(off+2, pageSize)
 		check(t, err)
 		check(t, p.Release())
+		check(t, f.View(off, pageSize, touchSlice))
+		check(t, readByte(f, off+3))
 	}
-	if args[0] == "control" {
+	switch args[0] {
+	case "control":
 		check(t, f.Lock(40*pageSize, 1))
+	case "control read":
+		check(t, readByte(f, 40*pageSize))
 	}
 	fmt.Println("done")
 	os.Exit(0) // from this thread: others end it by calls that are not allowed here
 	return 0
 })
 
-// To lock what is locked, and to pin inside of it, makes no system call.
+// To lock what is locked, to pin inside of it, and to read it for the first time,
+// makes no system call.
 func TestNestedLocksMakeNoSystemCall(t *testing.T) {
 	needLockOf(t, 33*pageSize)
 	prove.Need(t, prove.Linux)
@@ -71,8 +79,10 @@ func TestNestedLocksMakeNoSystemCall(t *testing.T) {
 	if res := nested.Run(t, prove.Args("nested")); res.Code != 0 {
 		t.Error(res)
 	}
-	if res := nested.Run(t, prove.Args("control")); res.Signal != syscall.SIGSYS {
-		t.Errorf("a lock that is not nested: %v", res)
+	for _, control := range []string{"control", "control read"} {
+		if res := nested.Run(t, prove.Args(control)); res.Signal != syscall.SIGSYS {
+			t.Errorf("%s, of what is not locked: %v", control, res)
+		}
 	}
 }
 

@@ -127,10 +127,9 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 		case <-r.ctx.Done():
 		}
 	}
-	m := meter{on: r.hi-r.lo > pace.Small, most: pace.Large} // else there is nothing to adapt
-	if w.plan.Size > pace.Large && r.f.cached(g, runs) {
-		m.most = pace.AtOnce
-	}
+	m := meter{on: r.hi-r.lo > pace.Small} // else there is nothing to adapt
+	// The kernel's word for a whole window costs less than a first piece to try.
+	m.cached = w.plan.Size == pace.Large && r.quick.Load() && r.f.cached(g, runs)
 	m.begin(r)
 	defer m.end(r, w)
 	for i, run := range runs {
@@ -166,7 +165,7 @@ func fromMemory(n int64, took time.Duration) bool {
 // A meter measures a window while it is brought in.
 type meter struct {
 	on     bool
-	most   int64     // how much to bring in by one call, if there are no waits
+	cached bool      // all of it is known to be in memory
 	began  time.Time // all
 	last   time.Time // the last piece
 	quick  bool      // so far everything was there at once
@@ -195,8 +194,8 @@ func (m *meter) end(r *windows, w *window) {
 
 // piece is how much to bring in by the next call.
 func (m *meter) piece() int64 {
-	if m.quick && (m.last != m.began || m.most > pace.Large) { // by now something was
-		return m.most
+	if m.quick && (m.cached || m.last != m.began) { // by now something was
+		return pace.Large
 	}
 	return pace.Stream
 }

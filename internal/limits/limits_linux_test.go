@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,7 +101,7 @@ func lacking(t *testing.T, format string, args ...any) {
 func notEmulated(t *testing.T) {
 	t.Helper()
 	if os.Getenv("MMAPIO_EMULATED") == "1" {
-		t.Skip("an emulator answers for itself: mappings, namespaces and memory are not the program's")
+		lacking(t, "linux/%s under an emulator, which answers for itself: mappings, namespaces and memory are not the program's", runtime.GOARCH)
 	}
 }
 

@@ -17,10 +17,6 @@ const (
 	Small  = 2 << 20  // the first one, and each of several side by side
 	Stream = 16 << 20 // of a stream that waits for the disk, at most
 	Large  = 64 << 20 // of what is in memory already, at most
-
-	// AtOnce is the most where huge pages are in memory already: of these Large
-	// takes less time than the calls around it.
-	AtOnce = 256 << 20
 )
 
 // Most is how many windows there are side by side at most.
@@ -35,9 +31,6 @@ const (
 	// While it waits for the disk it keeps nobody, but Close and cancel wait
 	// for it.
 	slow = 10 * time.Millisecond
-	// atOnce is how many bytes come in a nanosecond, at least, where a huge page
-	// is one entry of a page table. Single pages come at less than 50.
-	atOnce = 150
 	// roundTime is how long is measured at least.
 	roundTime = 10 * time.Millisecond
 	// reads is how many steps of read-ahead at least: what the kernel has read
@@ -177,9 +170,6 @@ func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
 		p.size *= 4
 	case took < limit && bytes == p.size:
 		p.size *= 2
-	}
-	if !waited && bytes >= Large && bytes/atOnce > int64(took) {
-		most = AtOnce
 	}
 	p.size = min(p.size, most)
 }
