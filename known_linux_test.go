@@ -78,6 +78,9 @@ func TestForgotten(t *testing.T) {
 		if err := f.Populate(t.Context(), 0, f.Size()); err != nil {
 			t.Fatal(err)
 		}
+		if load, _ := f.Known(0, int(f.Size())); !load {
+			t.Errorf("%v: not known after Populate", mode)
+		}
 		if err := f.View(0, f.Size(), touchSlice); err != nil {
 			t.Fatal(err)
 		}

@@ -292,3 +292,18 @@ func TestCgroupsInsideALimit(t *testing.T) {
 		t.Errorf("after reading %d bytes: %+v, room %d", fileSize, own, own.Room())
 	}
 }
+
+// Files of cgroups are read at once, also those that are longer than expected.
+func TestReadGroupFile(t *testing.T) {
+	for _, size := range []int{0, 1, 511, 512, 513, 5000} {
+		name := filepath.Join(t.TempDir(), "memory.stat")
+		want := strings.Repeat("x", size)
+		if err := os.WriteFile(name, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := root{groupReader{machine(system())}}.read(inFS(name))
+		if err != nil || got != want {
+			t.Errorf("%d of %d bytes, %v", len(got), size, err)
+		}
+	}
+}
