@@ -166,7 +166,7 @@ func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
 	switch {
 	case took > 2*limit && p.size > Small:
 		p.size /= 2
-	case took < limit/8 && bytes == p.size:
+	case took < limit/8 && bytes == p.size && !waited:
 		p.size *= 4
 	case took < limit && bytes == p.size:
 		p.size *= 2
