@@ -43,6 +43,9 @@ const (
 	besideFor = time.Second
 	// A device that reads so much ahead by itself is not looked at twice.
 	readsFar = 1 << 20
+	// So many times the stream's throughput is no chance: a disk that was slow
+	// for a moment does not look like it.
+	clearly = 4
 )
 
 // A Pace is for one caller, who asks Next and tells Done. The zero Pace is not
@@ -70,7 +73,9 @@ type Pace struct {
 	// Throughput in bytes a second, of the stream and of the best step so far.
 	stream, best float64
 	bestStep     int
-	worse        int // steps in a row that were not better
+	worse        int  // steps in a row that were not better
+	compared     bool // all steps that are worth it
+	check        int  // the step that seems best, while the stream is measured anew
 
 	settled bool
 	fixed   bool          // for ever
@@ -210,6 +215,8 @@ func (p *Pace) decide(now time.Time) bool {
 		p.settled, p.step, p.worse, p.best, p.bestStep = false, 0, 0, 0, 0
 		p.round(now)
 		return true
+	case p.compared:
+		return p.conclude(now)
 	case p.step == 0 && !p.waited:
 		// In memory: nothing to be learned.
 		if p.inside == 0 {
@@ -222,7 +229,7 @@ func (p *Pace) decide(now time.Time) bool {
 		if p.issued < p.goal || now.Sub(p.began) < roundTime {
 			return true
 		}
-		to = 1
+		to = max(1, p.check)
 	case p.bytes < p.goal || now.Sub(p.began) < roundTime:
 		return true
 	}
@@ -232,6 +239,12 @@ func (p *Pace) decide(now time.Time) bool {
 	rate := float64(p.bytes) / now.Sub(p.began).Seconds()
 	switch {
 	case p.step == 0 && p.found > 0:
+		p.settle(to, now)
+		return true
+	case p.check > 0:
+		if p.best < 1.5*rate {
+			to = 0 // the stream had had a bad moment
+		}
 		p.settle(to, now)
 		return true
 	case p.step == 0:
@@ -246,14 +259,29 @@ func (p *Pace) decide(now time.Time) bool {
 		p.worse++
 	}
 	if !p.waited || p.worse > 1 || p.worse == 1 && p.readAhead >= readsFar || p.step == steps-1 {
-		if p.bestStep == 0 && p.inside > 0 {
-			p.worse-- // it is looked at again
-			return false
+		if p.bestStep > 0 && p.best >= clearly*p.stream {
+			p.settle(p.bestStep, now)
+			return true
 		}
-		p.settle(p.bestStep, now)
-		return true
+		p.compared = true
+		return p.conclude(now)
 	}
 	p.step++
+	p.round(now)
+	return true
+}
+
+// conclude goes back to the stream: for good, or to measure it anew.
+func (p *Pace) conclude(now time.Time) bool {
+	if p.inside > 0 {
+		return false
+	}
+	p.compared = false
+	if p.bestStep == 0 {
+		p.settle(0, now)
+		return true
+	}
+	p.check, p.step = p.bestStep, 0
 	p.round(now)
 	return true
 }
@@ -262,7 +290,7 @@ func (p *Pace) settle(step int, now time.Time) {
 	if p.found == 0 {
 		p.since = now
 	}
-	p.step, p.settled, p.found = step, true, 0
+	p.step, p.settled, p.found, p.check = step, true, 0, 0
 	p.cold, p.idle = true, 0
 	p.round(now)
 }

@@ -16,6 +16,8 @@ type disk struct {
 	memory    float64
 	cached    func(at int64) bool // nil: nothing is
 	noise     float64
+	// The disk does so many bytes at a third of its speed first.
+	sluggish int64
 }
 
 type event struct {
@@ -78,6 +80,9 @@ func simulate(t *testing.T, d disk, total int64, always bool) *result {
 					mode = "memory"
 				} else {
 					work := time.Duration(float64(n) / d.bandwidth * (1 + d.noise*rand.Float64()) * 1e9)
+					if at < d.sluggish {
+						work *= 3
+					}
 					busy := began
 					if busFree.After(busy) {
 						busy = busFree
@@ -145,6 +150,18 @@ func TestFastDiskIsReadInOneStream(t *testing.T) {
 		}
 		if res.most > 4 || res.largest != Stream {
 			t.Errorf("noise %v: %d windows side by side, the largest of %d", noise, res.most, res.largest)
+		}
+	}
+}
+
+// A stream that was measured while the disk was slow for a moment is measured
+// again before anything else is preferred to it.
+func TestDiskThatBeginsSlowly(t *testing.T) {
+	for _, mib := range []int64{10, 20, 40, 60, 80, 100} {
+		d := disk{latency: 100 * time.Microsecond, bandwidth: 5e9, readAhead: 8 << 20, sluggish: mib << 20}
+		res := simulate(t, d, 4*gib, false)
+		if share := float64(res.bytes["alone"]) / (4 * gib); share < 0.9 {
+			t.Errorf("slow for %d MiB: %.2f in a stream", mib, share)
 		}
 	}
 }
