@@ -36,15 +36,15 @@ const (
 	// reads is how many steps of read-ahead at least: what the kernel has read
 	// ahead for one way must not count for the next.
 	reads = 4
-	// What has been found out is good for so long at first, and twice as long
-	// each time that it is found again. A stream that is slow for nothing costs
-	// more than a look at it.
+	// What has been found out is good for so long at first, and longer each time
+	// that it is found again. A stream that is slow for nothing costs more than a
+	// look at it.
 	streamFor = 200 * time.Millisecond
 	besideFor = time.Second
 	// A device that reads so much ahead by itself is not looked at twice.
 	readsFar = 1 << 20
-	// So many times the stream's throughput is no chance: a disk that was slow
-	// for a moment does not look like it.
+	// So many times the throughput of a stream that is as fast as it was before is
+	// no chance.
 	clearly = 4
 )
 
@@ -72,6 +72,7 @@ type Pace struct {
 
 	// Throughput in bytes a second, of the stream and of the best step so far.
 	stream, best float64
+	usual        float64 // of the stream, when it was measured before
 	bestStep     int
 	worse        int  // steps in a row that were not better
 	compared     bool // all steps that are worth it
@@ -81,7 +82,7 @@ type Pace struct {
 	fixed   bool          // for ever
 	found   int           // the step that was settled for before what is in memory now
 	since   time.Time     // when it was
-	times   time.Duration // 1, 2, 4 … times streamFor or besideFor
+	times   time.Duration // how many times streamFor or besideFor
 }
 
 // A Window says how to bring the next part in.
@@ -177,6 +178,11 @@ func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
 		p.size *= 2
 	}
 	p.size = min(p.size, most)
+	if waited && p.size > w.Size && !p.settled {
+		// What the stream can do is seen in windows of full size: the kernel
+		// reads ahead little at first, too.
+		p.bytes, p.issued = 0, 0
+	}
 }
 
 // round begins to measure.
@@ -209,6 +215,9 @@ func (p *Pace) decide(now time.Time) bool {
 		}
 		if late {
 			p.found, p.times = 0, 2*p.times
+			if p.step == 0 {
+				p.times *= 2 // stream
+			}
 		} else {
 			p.found = p.step // for when it is no longer in memory
 		}
@@ -242,13 +251,14 @@ func (p *Pace) decide(now time.Time) bool {
 		p.settle(to, now)
 		return true
 	case p.check > 0:
+		p.stream = rate
 		if p.best < 1.5*rate {
 			to = 0 // the stream had had a bad moment
 		}
 		p.settle(to, now)
 		return true
 	case p.step == 0:
-		p.stream, p.step = rate, to
+		p.usual, p.stream, p.step = p.stream, rate, to
 		p.round(now)
 		return true
 	// A disk is not equally fast all the time. Where many requests help, they
@@ -259,7 +269,7 @@ func (p *Pace) decide(now time.Time) bool {
 		p.worse++
 	}
 	if !p.waited || p.worse > 1 || p.worse == 1 && p.readAhead >= readsFar || p.step == steps-1 {
-		if p.bestStep > 0 && p.best >= clearly*p.stream {
+		if p.bestStep > 0 && p.best >= clearly*p.stream && p.stream >= p.usual/2 {
 			p.settle(p.bestStep, now)
 			return true
 		}
