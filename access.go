@@ -128,7 +128,7 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 	end, careful := off+int64(len(dst)), off // up to careful it goes by pages
 	for n < len(dst) {
 		at := off + int64(n)
-		step := g.mem.step(at, end)
+		step := g.mem.step(at, end, bringStep)
 		if at < careful {
 			step = g.mem.pageStep(at, end)
 		}

@@ -1,6 +1,8 @@
 package mmapio
 
 import (
+	"time"
+
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/pace"
 	"github.com/mmapio/mmapio/internal/sys"
@@ -44,4 +46,14 @@ func RefusedWithHint(hint string, err error) *LockError {
 	e := &LockError{Op: "lock", Path: "f", Len: 1, Limits: LockLimits{Soft: -1, Hard: -1, Unlimited: true}, Err: err}
 	(&File{src: &source{name: "f"}}).refused(e, 1, 1)
 	return e
+}
+
+// SlowUntil is the offset up to which a loop takes a device for slow when steps
+// of n bytes took so long.
+func SlowUntil(n int64, took ...time.Duration) int64 {
+	var w waits
+	for i, d := range took {
+		w.judge(int64(i)*n, n, d)
+	}
+	return w.slow
 }

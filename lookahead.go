@@ -1,6 +1,8 @@
 package mmapio
 
 import (
+	"time"
+
 	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -9,12 +11,18 @@ const (
 	// A loop brings in more than the piece that it is at, but does not begin
 	// with much: it may end any time.
 	aheadFirst = 64 << 10
-	aheadMost  = bringStep
+	// What one huge page of the page cache holds: pages come in and are mapped
+	// together.
+	aheadMost = 2 << 20
 	// How far ahead of a loop the kernel is asked to read, once the loop has come
 	// so far that it is likely to go on: two of the requests that the device's
 	// read-ahead allows, within reason.
 	hintLeast = 4 << 20
 	hintMost  = 16 << 20
+	// A device with so much read-ahead is read fastest by the kernel on its own,
+	// in large pages, where the hint would have it use small ones: unless it is
+	// slow.
+	readsFar = 1 << 20
 )
 
 // A lookahead brings a range in for a loop over it.
@@ -29,6 +37,8 @@ type lookahead struct {
 	window int64
 
 	request int64 // as readAhead says; 0: not asked
+
+	pace waits
 }
 
 func newLookahead(f *File, g *generation, op string, off, n int64) lookahead {
@@ -43,11 +53,15 @@ func (l *lookahead) reach(at, next int64) error {
 	target := min(l.end, max(next, l.ready+l.window))
 	l.window = min(2*l.window, aheadMost)
 	for l.ready < target {
-		step := l.g.mem.step(l.ready, target)
+		step := l.g.mem.step(l.ready, target, aheadMost)
 		if !l.g.mem.loadable(l.ready, step) && !l.g.mem.stillIn(l.g.mem.pageRange(l.ready, step)) {
 			l.hint(l.ready + int64(step))
+			began := time.Now()
 			if l.f.ready(l.g, l.ready, step, false) != nil {
 				break
+			}
+			if l.window == aheadMost { // the first waits are for few bytes
+				l.pace.judge(l.ready, int64(step), time.Since(began))
 			}
 		}
 		l.ready += int64(step)
@@ -71,6 +85,9 @@ func (l *lookahead) hint(to int64) {
 	}
 	if l.request == 0 {
 		l.request = l.f.src.readAhead()
+	}
+	if l.request >= readsFar && to > l.pace.slow {
+		return
 	}
 	e, far := l.g.mem, min(max(2*l.request, hintLeast), hintMost)
 	l.asked = max(l.asked, l.ready)
@@ -97,4 +114,29 @@ func (s *source) readAhead() int64 {
 	}
 	s.ahead.Store(n)
 	return n
+}
+
+// waits tell whether a device is slow: from a part of what comes in, for a while.
+type waits struct {
+	n    int64
+	took time.Duration
+	slow int64 // up to this offset it counts as slow
+}
+
+const (
+	judgedBy = 32 << 20 // bytes
+	slowFor  = 256 << 20
+	slowByte = 2 * time.Nanosecond
+)
+
+// judge takes in how long n bytes at an offset took.
+func (w *waits) judge(at, n int64, took time.Duration) {
+	w.n, w.took = w.n+n, w.took+took
+	if w.n < judgedBy {
+		return
+	}
+	if w.took > time.Duration(w.n)*slowByte {
+		w.slow = at + slowFor
+	}
+	w.n, w.took = 0, 0
 }

@@ -263,7 +263,7 @@ func (e *extent) stillIn(lo, last int) bool {
 // page. It takes steps, so that no call keeps the kernel for long.
 func (f *File) readyAll(op string, g *generation, off, n int64) error {
 	for end := off + n; off < end; {
-		step := g.mem.step(off, end)
+		step := g.mem.step(off, end, bringStep)
 		if err := f.ready(g, off, step, false); err != nil {
 			return f.firstBad(op, g, off, step)
 		}
@@ -272,10 +272,10 @@ func (f *File) readyAll(op string, g *generation, off, n int64) error {
 	return nil
 }
 
-// step cuts a range at multiples of bringStep.
-func (e *extent) step(off, end int64) int {
+// step cuts a range at multiples of most, a power of two.
+func (e *extent) step(off, end, most int64) int {
 	at := off + int64(e.delta)
-	return int(min(end-off, at&^(bringStep-1)+bringStep-at))
+	return int(min(end-off, at&^(most-1)+most-at))
 }
 
 // firstBad finds the page that cannot be had, by asking for one after the

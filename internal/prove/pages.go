@@ -42,18 +42,35 @@ func SwappedPages(t testing.TB, b []byte) []bool {
 	return swapped
 }
 
-const kpfActive = 1 << 6 // of /proc/kpageflags, from include/uapi/linux/kernel-page-flags.h
+// Of /proc/kpageflags, from include/uapi/linux/kernel-page-flags.h.
+const (
+	kpfActive = 1 << 6
+	kpfHead   = 1 << 15
+	kpfTail   = 1 << 16
+)
 
 // ActivePages says of every page that holds a byte of b whether the kernel counts it among those in use, which go last
 // when memory gets short. It needs root.
 func ActivePages(t testing.TB, b []byte) []bool {
 	t.Helper()
+	return flagged(t, b, kpfActive)
+}
+
+// LargePages says of every page that holds a byte of b whether it is mapped, and a part of a larger one that the kernel
+// keeps as a whole. It needs root.
+func LargePages(t testing.TB, b []byte) []bool {
+	t.Helper()
+	return flagged(t, b, kpfHead|kpfTail)
+}
+
+func flagged(t testing.TB, b []byte, flags uint64) []bool {
+	t.Helper()
 	Need(t, Pagemap, Root)
-	active, err := flaggedPages(spanOf(b), kpfActive)
+	marked, err := flaggedPages(spanOf(b), flags)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return active
+	return marked
 }
 
 // Count is how many are true.

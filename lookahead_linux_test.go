@@ -1,0 +1,109 @@
+package mmapio_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// setReadAhead sets that of the device of a path, in KiB.
+func setReadAhead(t *testing.T, path string, kb int) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	at := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if err := os.WriteFile(at, fmt.Append(nil, kb), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where the kernel reads far ahead by itself, a loop leaves it to that, which
+// fills the page cache with large pages. Where it does not, the loop asks for
+// more than the kernel would read, and the pages are small.
+func TestLoopLeavesReadingFarToTheKernel(t *testing.T) {
+	const size = 64 << 20
+	disk := prove.LoopFS(t, "ext4", 2*size)
+	path := filepath.Join(disk.Dir, "file")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	large := func(kb int, read func(f *mmapio.File)) float64 {
+		setReadAhead(t, path, kb)
+		dropCache(t, path)
+		f := mustOpen(t, path, nil) // looks at the read-ahead
+		defer mustClose(t, f)
+		read(f)
+		var pages []bool
+		err := f.View(size/2, size/2, func(b []byte) error {
+			pages = prove.LargePages(t, b)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return float64(prove.Count(pages)) / float64(len(pages))
+	}
+	chunks := func(f *mmapio.File) {
+		for _, err := range f.Chunks(0, size, 1<<20) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if far := large(8192, func(f *mmapio.File) {
+		buf := make([]byte, 1<<20)
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		for off := int64(0); off < size; off += 1 << 20 {
+			if _, err := file.ReadAt(buf, off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Populate(t.Context(), 0, size); err != nil {
+			t.Fatal(err)
+		}
+	}); far < 0.5 {
+		prove.Unable(t, "ext4 has no large pages here (Linux 6.16)")
+	}
+	if far := large(8192, chunks); far < 0.5 {
+		t.Errorf("with a read-ahead of 8 MiB %.2f of the pages are parts of large ones", far)
+	}
+	if near := large(128, chunks); near > 0.5 {
+		t.Errorf("with a read-ahead of 128 KiB %.2f of the pages are parts of large ones", near)
+	}
+}
+
+// A device is slow if it takes more than 2 ms for a MiB, over 32 of them, and
+// stays so for 256.
+func TestLoopTellsSlowDevices(t *testing.T) {
+	const mib = 1 << 20
+	each := func(d time.Duration, n int) []time.Duration { return slices.Repeat([]time.Duration{d}, n) }
+	for _, c := range []struct {
+		name string
+		took []time.Duration
+		want int64
+	}{
+		{"fast", each(time.Millisecond, 1000), 0},
+		{"slow", each(5*time.Millisecond, 16), 30*mib + 256*mib},
+		{"not long enough to tell", each(5*time.Millisecond, 15), 0},
+		{"one long wait", append(each(time.Millisecond, 100), append(each(40*time.Millisecond, 1), each(time.Millisecond, 100)...)...), 0},
+		{"slow, then fast", append(each(5*time.Millisecond, 16), each(time.Millisecond, 1000)...), 30*mib + 256*mib},
+	} {
+		if got := mmapio.SlowUntil(2*mib, c.took...); got != c.want {
+			t.Errorf("%s: until %d, want %d", c.name, got, c.want)
+		}
+	}
+}
