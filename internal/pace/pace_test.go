@@ -16,8 +16,8 @@ type disk struct {
 	memory    float64
 	cached    func(at int64) bool // nil: nothing is
 	noise     float64
-	// The disk does so many bytes at a third of its speed first.
-	sluggish int64
+	// How many times as long the disk takes now and then; nil: never.
+	times func(at int64, w Window) float64
 }
 
 type event struct {
@@ -80,8 +80,8 @@ func simulate(t *testing.T, d disk, total int64, always bool) *result {
 					mode = "memory"
 				} else {
 					work := time.Duration(float64(n) / d.bandwidth * (1 + d.noise*rand.Float64()) * 1e9)
-					if at < d.sluggish {
-						work *= 3
+					if d.times != nil {
+						work = time.Duration(float64(work) * d.times(at, w))
 					}
 					busy := began
 					if busFree.After(busy) {
@@ -154,15 +154,52 @@ func TestFastDiskIsReadInOneStream(t *testing.T) {
 	}
 }
 
+// fastDisk is one that a stream gets the most of.
+var fastDisk = disk{latency: 100 * time.Microsecond, bandwidth: 5e9, readAhead: 8 << 20}
+
 // A stream that was measured while the disk was slow for a moment is measured
 // again before anything else is preferred to it.
-func TestDiskThatBeginsSlowly(t *testing.T) {
+func TestDiskThatIsSlowForAMoment(t *testing.T) {
 	for _, mib := range []int64{10, 20, 40, 60, 80, 100} {
-		d := disk{latency: 100 * time.Microsecond, bandwidth: 5e9, readAhead: 8 << 20, sluggish: mib << 20}
+		d := fastDisk
+		d.times = func(at int64, _ Window) float64 {
+			if at < mib<<20 {
+				return 3
+			}
+			return 1
+		}
 		res := simulate(t, d, 4*gib, false)
 		if share := float64(res.bytes["alone"]) / (4 * gib); share < 0.9 {
 			t.Errorf("slow for %d MiB: %.2f in a stream", mib, share)
 		}
+	}
+	// Once, and very slow, where windows side by side are tried anew.
+	for from := int64(gib); from < 3*gib/2; from += 16 << 20 {
+		d := fastDisk
+		d.times = func(at int64, w Window) float64 {
+			if w.Alone && at >= from && at < from+16<<20 {
+				return 20
+			}
+			return 1
+		}
+		res := simulate(t, d, 4*gib, false)
+		if share := float64(res.bytes["alone"]) / (4 * gib); share < 0.9 {
+			t.Errorf("very slow from %d MiB: %.2f in a stream", from>>20, share)
+		}
+	}
+}
+
+// What the stream does in windows that are still small is not what is compared.
+func TestStreamIsMeasuredInFullWindows(t *testing.T) {
+	d := fastDisk
+	d.times = func(_ int64, w Window) float64 {
+		if w.Alone && w.Size < Stream {
+			return 4
+		}
+		return 1
+	}
+	if res := simulate(t, d, gib, false); res.most > 2 {
+		t.Errorf("%d windows side by side", res.most)
 	}
 }
 
@@ -247,5 +284,13 @@ func TestNeverStuck(t *testing.T) {
 				p.Done(w, n, time.Duration(r.Int64N(int64(30*time.Millisecond))), r.IntN(2) == 0)
 			}
 		}
+	}
+}
+
+// A stream that is right is looked at four times in six seconds.
+func TestLooksBecomeRare(t *testing.T) {
+	one := simulate(t, fastDisk, gib/2, false).bytes["ahead"]
+	if all := simulate(t, fastDisk, 32*gib, false).bytes["ahead"]; all > 4*one {
+		t.Errorf("%d MiB side by side, %d at each look", all>>20, one>>20)
 	}
 }
