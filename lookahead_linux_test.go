@@ -21,7 +21,8 @@ func setReadAhead(t *testing.T, path string, kb int) {
 	if err := unix.Stat(path, &st); err != nil {
 		t.Fatal(err)
 	}
-	at := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	dev := uint64(st.Dev) //nolint:unconvert // narrower elsewhere
+	at := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(dev), unix.Minor(dev))
 	if err := os.WriteFile(at, fmt.Append(nil, kb), 0); err != nil {
 		t.Fatal(err)
 	}
