@@ -3,6 +3,7 @@ package mmapio
 import (
 	"time"
 
+	"github.com/mmapio/mmapio/internal/pace"
 	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -19,10 +20,6 @@ const (
 	// read-ahead allows, within reason.
 	hintLeast = 4 << 20
 	hintMost  = 16 << 20
-	// A device with so much read-ahead is read fastest by the kernel on its own,
-	// in large pages, where the hint would have it use small ones: unless it is
-	// slow.
-	readsFar = 1 << 20
 )
 
 // A lookahead brings a range in for a loop over it.
@@ -38,7 +35,7 @@ type lookahead struct {
 
 	request int64 // as readAhead says; 0: not asked
 
-	pace waits
+	waits waits
 }
 
 func newLookahead(f *File, g *generation, op string, off, n int64) lookahead {
@@ -61,7 +58,7 @@ func (l *lookahead) reach(at, next int64) error {
 				break
 			}
 			if l.window == aheadMost { // the first waits are for few bytes
-				l.pace.judge(l.ready, int64(step), time.Since(began))
+				l.waits.judge(l.ready, int64(step), time.Since(began))
 			}
 		}
 		l.ready += int64(step)
@@ -86,7 +83,8 @@ func (l *lookahead) hint(to int64) {
 	if l.request == 0 {
 		l.request = l.f.src.readAhead()
 	}
-	if l.request >= readsFar && to > l.pace.slow {
+	// The hint would have the kernel use small pages.
+	if l.request >= pace.ReadsFar && to > l.waits.slow {
 		return
 	}
 	e, far := l.g.mem, min(max(2*l.request, hintLeast), hintMost)

@@ -19,6 +19,10 @@ const (
 	Large  = 64 << 20 // of what is in memory already, at most
 )
 
+// ReadsFar is a read-ahead with which the kernel keeps most devices busy by
+// itself, in large pages. Such a device is not looked at twice.
+const ReadsFar = 1 << 20
+
 // Most is how many windows there are side by side at most.
 const Most = 1 << (steps - 1)
 
@@ -41,8 +45,6 @@ const (
 	// look at it.
 	streamFor = 200 * time.Millisecond
 	besideFor = time.Second
-	// A device that reads so much ahead by itself is not looked at twice.
-	readsFar = 1 << 20
 	// So many times the throughput of a stream that is as fast as it was before is
 	// no chance.
 	clearly = 4
@@ -268,7 +270,7 @@ func (p *Pace) decide(now time.Time) bool {
 	default:
 		p.worse++
 	}
-	if !p.waited || p.worse > 1 || p.worse == 1 && p.readAhead >= readsFar || p.step == steps-1 {
+	if !p.waited || p.worse > 1 || p.worse == 1 && p.readAhead >= ReadsFar || p.step == steps-1 {
 		if p.bestStep > 0 && p.best >= clearly*p.stream && p.stream >= p.usual/2 {
 			p.settle(p.bestStep, now)
 			return true

@@ -227,7 +227,7 @@ func scanPages(pagemap *os.File, s span, mask uint64) ([]bool, error) {
 }
 
 // flaggedPages marks the pages of s that are present and have one of the flags in /proc/kpageflags.
-func flaggedPages(s span, flags64 uint64) ([]bool, error) {
+func flaggedPages(s span, mask uint64) ([]bool, error) {
 	marked := make([]bool, s.pages)
 	pagemap, err := os.Open("/proc/self/pagemap")
 	if err != nil {
@@ -252,7 +252,7 @@ func flaggedPages(s span, flags64 uint64) ([]bool, error) {
 		if _, err := flags.ReadAt(word[:], int64(8*(entry&pmPFN))); err != nil {
 			return nil, err
 		}
-		marked[i] = binary.NativeEndian.Uint64(word[:])&flags64 != 0
+		marked[i] = binary.NativeEndian.Uint64(word[:])&mask != 0
 	}
 	return marked, nil
 }
