@@ -42,7 +42,8 @@ const (
 	reads = 4
 	// What has been found out is good for so long at first, and longer each time
 	// that it is found again. A stream that is slow for nothing costs more than a
-	// look at it.
+	// look at it, but for one that reads far: that is seldom slow for nothing, and
+	// after a look the kernel begins again with small pages.
 	streamFor = 200 * time.Millisecond
 	besideFor = time.Second
 	// So many times the throughput of a stream that is as fast as it was before is
@@ -205,7 +206,7 @@ func (p *Pace) decide(now time.Time) bool {
 		return true
 	case p.settled:
 		long := streamFor
-		if p.step > 0 {
+		if p.step > 0 || p.readAhead >= ReadsFar {
 			long = besideFor
 		}
 		late := now.Sub(p.since) >= p.times*long
