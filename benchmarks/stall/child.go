@@ -27,6 +27,7 @@ type spec struct {
 	For        time.Duration
 	Pauses     int // go on until the collector has stopped the world so often
 	Off        bool
+	Twice      bool // in a row, as package lock does and says why
 }
 
 type result struct {

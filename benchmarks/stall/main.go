@@ -87,7 +87,12 @@ func sides(ways []string, s spec, cold func() string) map[string]result {
 		for _, i := range rand.Perm(len(ways)) { // nobody is always first, or after the same
 			way := ways[i]
 			s.Way, s.Path = way, cold()
-			all[way] = append(all[way], s.run())
+			r := s.run()
+			if s.Twice {
+				s.Path = cold()
+				r.Rate = 2 / (1/r.Rate + 1/s.run().Rate)
+			}
+			all[way] = append(all[way], r)
 		}
 	}
 	medians := map[string]result{}
@@ -171,7 +176,7 @@ func localDisk(tb *bench) {
 func scan(tb *bench) {
 	file := localFile(tb)
 	cold := func() string { drop(file); return file }
-	m := sides([]string{"dd", "Chunks"}, spec{}, cold)
+	m := sides([]string{"dd", "Chunks"}, spec{Twice: true}, cold)
 	figure("scan of 4 GiB: Chunks(1 MiB) / dd bs=1M", m["Chunks"].Rate, m["dd"].Rate, "MB/s", "at least 0.9", m["Chunks"].Rate >= 0.9*m["dd"].Rate)
 }
 
