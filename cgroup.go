@@ -50,7 +50,7 @@ func (r *room) release() {
 // roomInCgroups refuses what would make the kernel kill the process. What it
 // does not refuse has its room until that is released.
 func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation, missing []lockset.Run) (room, error) {
-	var bytes, cached int64
+	var bytes int64
 	for _, run := range missing {
 		bytes += run.Hi - run.Lo
 	}
@@ -65,7 +65,7 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 			return room{}, nil
 		}
 	}
-	for counted := false; ; {
+	for {
 		// A window that is released is charged by then. So the look at the
 		// cgroups and the sum of what is still to come belong together.
 		rooms.mu.Lock()
@@ -80,23 +80,14 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 			return room{}, nil
 		}
 		call.cgroups = cgroupsLimited
-		if f.src.file != nil && cached == 0 {
-			for _, run := range missing {
-				if c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
-					cached += c.Resident * int64(sys.PageSize())
-				}
-			}
-			cached = min(cached, bytes)
-		}
-		need := room{bytes - cached, cached}
+		need := f.needCounted(g, missing, bytes)
 		full := overfull(groups, need, rooms.sum)
-		if full != nil && !counted && f.src.mode != ReadOnly {
-			// Pages of its own that the mapping has already are no new ones. To
-			// count them takes a while, so only now.
-			counted = true
-			bytes = cached + min(need.fresh, g.mem.absentBytes(missing))
-			need.fresh = bytes - cached
-			full = overfull(groups, need, rooms.sum)
+		if full != nil {
+			var known bool
+			need, known = f.needSearched(g, missing, need)
+			if full = overfull(groups, need, rooms.sum); full != nil {
+				full.guessed = !known
+			}
 		}
 		if full == nil {
 			rooms.sum.fresh += need.fresh
@@ -120,6 +111,46 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 			return room{}, f.fail(call.op, context.Cause(ctx))
 		}
 	}
+}
+
+// needCounted is what bringing some runs of so many bytes in takes, as far as one
+// call for each run tells.
+func (f *File) needCounted(g *generation, missing []lockset.Run, bytes int64) room {
+	var cached int64
+	if f.src.file != nil {
+		for _, run := range missing {
+			if c, err := sys.Cached(f.src.file, f.src.off-int64(g.mem.delta)+run.Lo, run.Hi-run.Lo); err == nil {
+				cached += c.Resident * int64(sys.PageSize())
+			}
+		}
+	}
+	cached = min(cached, bytes)
+	return room{bytes - cached, cached}
+}
+
+// needSearched takes off need what only a look at each page finds to be there,
+// which takes a while. known is false if the kernel does not tell.
+func (f *File) needSearched(g *generation, missing []lockset.Run, need room) (_ room, known bool) {
+	known = true
+	if need.cached == 0 && !f.anonymous() {
+		// There may be no cachestat(2), or none that sees this file, or no
+		// descriptor to ask by.
+		for _, run := range missing {
+			var s survey
+			if err := f.survey(&s, g, run.Lo, run.Hi); err != nil || s.counts.Resident == sys.Unknown {
+				known = false
+				continue
+			}
+			need.cached += s.counts.Resident * int64(sys.PageSize())
+		}
+		need.cached = min(need.cached, need.fresh)
+		need.fresh -= need.cached
+	}
+	if f.src.mode != ReadOnly {
+		// Pages of its own that the mapping has already are no new ones.
+		need.fresh = min(need.fresh, g.mem.absentBytes(missing))
+	}
+	return need, known
 }
 
 // allInCgroups refuses in advance what does not fit as a whole. Windows that
@@ -163,7 +194,7 @@ func overfull(groups []limits.Cgroup, need, others room) (full *cgroupError) {
 		droppable := c.InactiveFile + c.ActiveFile
 		need := limits.Need((need.fresh+others.fresh)/ps, int(ps)) + min(need.cached+others.cached, droppable)
 		if lack := need - c.Room(); lack > 0 && (full == nil || lack > full.need-full.group.Room()) {
-			full = &cgroupError{c, need}
+			full = &cgroupError{group: c, need: need}
 		}
 	}
 	return full

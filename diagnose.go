@@ -28,8 +28,9 @@ func (e *mapCountError) Error() string {
 
 // A cgroupError says that pages would not fit into a cgroup.
 type cgroupError struct {
-	group limits.Cgroup
-	need  int64
+	group   limits.Cgroup
+	need    int64
+	guessed bool // what is in memory already could not be counted
 }
 
 func (e *cgroupError) Error() string { return "no room in memory cgroup " + e.group.Path }
@@ -124,9 +125,13 @@ func (e *LockError) mapCount(need, limit int64) {
 
 func (e *LockError) cgroup(c *cgroupError) {
 	e.Cause = CauseCgroup
-	e.fact = fmt.Sprintf("needs %s of memory, and cgroup %s has room for %s (limit %d, in use %d, of that %d droppable); "+
-		"the kernel would kill the process", size(c.need), c.group.Path, size(c.group.Room()),
-		c.group.Limit, c.group.Usage, c.group.InactiveFile+c.group.ActiveFile)
+	what, risk := "of memory", "would"
+	if c.guessed {
+		what, risk = "of memory unless some is there already, which the kernel does not tell", "might"
+	}
+	e.fact = fmt.Sprintf("needs %s %s, and cgroup %s has room for %s (limit %d, in use %d, of that %d droppable); "+
+		"the kernel %s kill the process", size(c.need), what, c.group.Path, size(c.group.Room()),
+		c.group.Limit, c.group.Usage, c.group.InactiveFile+c.group.ActiveFile, risk)
 	e.remedy = "raise the limit of that cgroup (systemd MemoryMax=, docker --memory, memory.max), or lock less"
 }
 

@@ -26,7 +26,7 @@ func RefusedMapCount(need, limit int64) *LockError {
 func RefusedCgroup(need int64, path string, limit, usage, inactive, active int64) *LockError {
 	e := &LockError{Op: "lockall", Path: "f", Len: 1 << 30}
 	group := limits.Cgroup{Path: path, Limit: limit, Usage: usage, InactiveFile: inactive, ActiveFile: active}
-	e.cgroup(&cgroupError{group, need})
+	e.cgroup(&cgroupError{group: group, need: need})
 	return e
 }
 

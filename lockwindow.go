@@ -56,7 +56,7 @@ func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done 
 	if err != nil {
 		return false, err
 	}
-	r := &windows{ctx: ctx, f: f, op: call.op, lo: lo, hi: hi}
+	r := f.windowsOf(ctx, call.op, lo, hi)
 	r.begin = func(w *window) error { return f.lockBegin(call, w) }
 	r.work = func(w *window) error { return f.lockWork(call, w) }
 	if call.progress != nil {
@@ -170,9 +170,7 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 
 // claim pins a range and makes the kernel hold it, in one window.
 func (f *File) claim(call *lockCall, lo, hi int64) (lockset.Pin, error) {
-	r := &windows{ctx: context.Background(), f: f, op: call.op, lo: lo, hi: hi}
-	r.failed.Store(maxInt64)
-	w := &window{lo: lo, hi: hi, run: r}
+	w := &window{lo: lo, hi: hi, run: f.windowsOf(context.Background(), call.op, lo, hi)}
 	err := f.lockBegin(call, w)
 	if err == nil {
 		err = f.lockWork(call, w)
@@ -188,7 +186,6 @@ const settleTries = 10
 func (f *File) lockWork(call *lockCall, w *window) error {
 	for {
 		held, err := f.hold(call, w)
-		w.claim.leave()
 		if held || err != nil {
 			return err
 		}
@@ -199,13 +196,14 @@ func (f *File) lockWork(call *lockCall, w *window) error {
 	}
 }
 
-// hold brings in what is missing in a window. It is done when held; else the
-// mapping has moved.
+// hold brings in what is missing in a window, and leaves its claim. It is done
+// when held; else the mapping has moved.
 //
 // Where locks are on fault, the call that brings pages in is also the proof that
 // they are held: it does not succeed before all are mapped, and what is mapped
 // where the lock is already does not leave.
 func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
+	defer w.claim.leave()
 	l := &f.locks
 	g, m, missing := w.claim.g, w.claim.g.mem, w.claim.missing
 	onFault := sys.LocksOnFault()

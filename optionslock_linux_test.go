@@ -293,3 +293,19 @@ func TestOptionsLockRefused(t *testing.T) {
 		wantOptionError(t, err, "open", path, "Lock", fs.ErrInvalid)
 	}
 }
+
+// The page that a growth shares with what was there is brought in like any other
+// in a File that was advised to be read at random.
+func TestOptionsLockOfRandomGrows(t *testing.T) {
+	prove.NeedE2E(t, prove.Pagemap, prove.Disk, prove.Root)
+	path := prove.NewFile(t, prove.DiskDir(t), "f", pageSize+9)
+	f := mustOpen(t, path, &mmapio.Options{Lock: mmapio.LockNow})
+	check(t, f.UnlockAll())
+	check(t, f.Advise(0, f.Size(), mmapio.AdviceRandom))
+	check(t, os.Truncate(path, 3*pageSize))
+	check(t, f.Advise(0, f.Size(), mmapio.AdviceDontNeed))
+	prove.DropCaches(t)
+	_, err := f.Refresh()
+	check(t, err)
+	wantLocked(t, "after Refresh", f, 0, []mmapio.Range{{Off: pageSize + 9, Len: 2*pageSize - 9}})
+}

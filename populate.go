@@ -43,11 +43,8 @@ func (f *File) Populate(ctx context.Context, off, n int64) error {
 // bringIn is Populate of a range that is right.
 func (f *File) bringIn(ctx context.Context, op string, off, n int64) error {
 	delta := f.src.off % int64(sys.PageSize())
-	r := &windows{
-		ctx: ctx, f: f, op: op,
-		lo: page.Down(off+delta, int64(sys.PageSize())), hi: off + n + delta,
-		begin: func(*window) error { return nil },
-	}
+	r := f.windowsOf(ctx, op, page.Down(off+delta, int64(sys.PageSize())), off+n+delta)
+	r.begin = func(*window) error { return nil }
 	r.work = func(w *window) error {
 		for {
 			g, err := f.current(op)

@@ -50,14 +50,20 @@ type windows struct {
 	quick  atomic.Bool  // the last window was there at once
 }
 
+// windowsOf makes the windows of a range. What to do in them is to be added.
+func (f *File) windowsOf(ctx context.Context, op string, lo, hi int64) *windows {
+	r := &windows{ctx: ctx, f: f, op: op, lo: lo, hi: hi}
+	r.failed.Store(maxInt64)
+	r.ahead = sync.OnceValue(func() int64 { return int64(sys.ReadAhead(f.src.file)) })
+	return r
+}
+
 // newPace lets tests have windows side by side whatever the machine does.
 var newPace = pace.New
 
 // run returns the error of the first window, by offset, that failed. By then
 // none is under way any more, and what lies before it is done.
 func (r *windows) run() error {
-	r.failed.Store(maxInt64)
-	r.ahead = sync.OnceValue(func() int64 { return int64(sys.ReadAhead(r.f.src.file)) })
 	r.pace = newPace(r.ahead, !sys.TellsWaits)
 	var (
 		results = make(chan *window, pace.Most)
