@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"errors"
 	"io/fs"
 	"time"
 
@@ -10,6 +11,18 @@ import (
 )
 
 func (f *File) verify(op string, off, n int64) error {
+	for try := 0; ; try++ {
+		if sure, err := f.verifyOnce(op, off, n, try >= 3); sure {
+			return err
+		}
+	}
+}
+
+// verifyOnce is one try of verify. It is not sure of what has changed since it
+// looked: a Resize leaves a mapping behind whose locks have gone to the next, and
+// an unlock takes huge pages apart before it brings them in again. still keeps
+// both waiting meanwhile.
+func (f *File) verifyOnce(op string, off, n int64, still bool) (sure bool, _ error) {
 	l := &f.locks
 	l.mu.Lock()
 	g, lo, hi, err := f.lockRange(op, off, n)
@@ -18,7 +31,7 @@ func (f *File) verify(op string, off, n int64) error {
 	}
 	if err != nil || n == 0 {
 		l.mu.Unlock()
-		return err
+		return true, err
 	}
 	lo, hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
 	lazy := l.lazy(lo, hi)
@@ -26,38 +39,66 @@ func (f *File) verify(op string, off, n int64) error {
 	if not := l.set.Missing(nil, lo, hi, lockset.OnFault); len(not) > 0 {
 		end, why = not[0].Lo, errNotLocked
 	}
-	pass, ok := g.mem.calls.Enter()
-	l.mu.Unlock()
+	m := g.mem
+	pass, ok := m.calls.Enter()
 	if !ok {
-		if _, err := f.current(op); err != nil {
-			return err
-		}
-		return f.verify(op, off, n)
+		l.mu.Unlock()
+		_, err := f.current(op) // waits for the Resize
+		return err != nil, err
 	}
 	defer pass.Leave()
-
-	m := g.mem
-	if lo < end {
-		bad, err := m.space.Unlocked(m.base+int(lo), int(end-lo))
-		if err != nil {
-			return f.fail(op, err)
+	if !still {
+		l.mu.Unlock()
+	}
+	bad, badWhy, err := m.notHeld(lo, end, lazy)
+	if !still {
+		l.mu.Lock()
+	}
+	defer l.mu.Unlock()
+	switch {
+	case err != nil:
+		return true, f.fail(op, err)
+	case bad >= 0:
+		if f.cur.Load().mem != m || !m.lacks(bad, badWhy) {
+			return false, nil
 		}
-		if bad >= 0 {
-			end, why = int64(bad-m.base), errNotLocked
-		}
-	}
-	bad, err := m.absentBut(lo, end, lazy)
-	if err != nil {
-		return f.fail(op, err)
-	}
-	if bad >= 0 {
-		end, why = bad, errNotPresent
-	}
-	if why == nil {
-		return nil
+		end, why = bad, badWhy
+	case why == nil:
+		return true, nil
 	}
 	f.amend(g, end, hi)
-	return f.notHeld(op, g, end-int64(m.delta), why)
+	return true, f.notHeld(op, g, end-int64(m.delta), why)
+}
+
+// notHeld finds the first page of [lo, hi) that is not locked or, but for some
+// runs, not in RAM; -1 if there is none.
+func (e *extent) notHeld(lo, hi int64, but []lockset.Run) (bad int64, why, err error) {
+	bad = -1
+	if lo < hi {
+		at, err := e.space.Unlocked(e.base+int(lo), int(hi-lo))
+		if err != nil {
+			return -1, nil, err
+		}
+		if at >= 0 {
+			bad, why = int64(at-e.base), errNotLocked
+			hi = bad
+		}
+	}
+	absent, err := e.absentBut(lo, hi, but)
+	if err == nil && absent >= 0 {
+		bad, why = absent, errNotPresent
+	}
+	return bad, why, err
+}
+
+// lacks tells whether notHeld is still right about a page.
+func (e *extent) lacks(at int64, why error) bool {
+	look := e.space.Unlocked
+	if errors.Is(why, errNotPresent) {
+		look = e.space.Absent
+	}
+	bad, err := look(e.base+int(at), sys.PageSize())
+	return err != nil || bad >= 0
 }
 
 // lazy returns the pages that need not be in RAM: those locked on fault and
@@ -92,12 +133,10 @@ func (e *extent) absentBut(lo, hi int64, but []lockset.Run) (int64, error) {
 	return -1, nil
 }
 
-// amend takes out of the books what the kernel no longer holds of [lo, hi),
-// all of which it was found not to hold. To lock it once more then repairs it.
+// amend takes out of the books what the kernel no longer holds of [lo, hi). To
+// lock it once more then repairs it. The caller holds locks.mu.
 func (f *File) amend(g *generation, lo, hi int64) {
 	l, m, ps := &f.locks, g.mem, int64(sys.PageSize())
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if f.cur.Load().mem != m {
 		return // all was locked anew
 	}
@@ -142,7 +181,9 @@ func (f *File) mend() {
 			hi := min(run.Hi, lo+lockWindow)
 			bad, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo))
 			if err == nil && bad >= 0 && f.settleAgain(g, int64(bad-g.mem.base), hi) != nil {
+				l.mu.Lock()
 				f.amend(g, lo, hi)
+				l.mu.Unlock()
 			}
 		}
 	}

@@ -274,3 +274,32 @@ func TestProofVerifyThousands(t *testing.T) {
 		t.Log(r.Output)
 	}
 }
+
+// Nothing is reported of a File whose locks move to another mapping meanwhile:
+// no byte of what is asked about is ever unlocked.
+func TestVerifyLockedWhileMoving(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Scan)
+	const size = 4 << 20
+	needLockOf(t, 4*size)
+	f := opened(t)(mmapio.Create(filepath.Join(t.TempDir(), "f"), 2*size))
+	check(t, f.Lock(0, size))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range int64(500) {
+			mustResize(t, f, 2*size+i*pageSize)
+		}
+	}()
+	defer func() { <-done }()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		if err := f.VerifyLocked(0, size); err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
