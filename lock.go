@@ -204,6 +204,7 @@ type locker struct {
 	mu    sync.Mutex // held while the kernel's locks change; taken after File.mu
 	set   *lockset.Set
 	stuck bool // pages are held that nothing wants, see letGo
+	apart int  // how often pages beside a change may have left, see keepIn
 
 	onFault atomic.Bool // something was ever locked on fault
 }

@@ -347,3 +347,40 @@ func TestProofLockBesideHugePages(t *testing.T) {
 		prove.AssertHeld(t, memoryOf(t, f)[at+pageSize:])
 	}
 }
+
+// The same for a lock that is under way: what it has brought in so far, and not
+// yet in its books.
+func TestProofLockBesideUnlock(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const n, huge = 16 << 20, 2 << 20
+	needLockOf(t, n)
+	path := filepath.Join(t.TempDir(), "f")
+	check(t, os.WriteFile(path, make([]byte, n), 0o600)) // large folios
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Lock: mmapio.LockOnFault})
+	check(t, f.Populate(t.Context(), 0, n))
+	at := int64(0) // of a huge page
+	for {
+		r, err := f.Residency(at, huge)
+		check(t, err)
+		if r.Huge == r.Pages {
+			break
+		}
+		if at += huge; at == n {
+			prove.Unable(t, "no huge page")
+		}
+	}
+	held := 0
+	defer mmapio.SetFailpoint(func(step string) error {
+		if step == "hold" {
+			if held++; held == 1 {
+				check(t, f.Unlock(at, huge/2))
+			}
+		}
+		return nil
+	})()
+	check(t, f.Lock(at+huge/2, huge/2))
+	if held == 0 {
+		t.Fatal("no window was under way")
+	}
+	prove.AssertHeld(t, memoryOf(t, f)[at+huge/2:at+huge])
+}

@@ -98,6 +98,7 @@ type claim struct {
 	g        *generation
 	pass     gate.Pass
 	missing  []lockset.Run
+	apart    int // the locker's, before anything came in
 	reserved room
 }
 
@@ -163,7 +164,7 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 			pass.Leave()
 			return err
 		}
-		w.claim = &claim{g: g, pass: pass, missing: missing}
+		w.claim = &claim{g: g, pass: pass, missing: missing, apart: l.apart}
 		return nil
 	}
 }
@@ -189,7 +190,7 @@ func (f *File) lockWork(call *lockCall, w *window) error {
 		if held || err != nil {
 			return err
 		}
-		// The mapping has moved meanwhile.
+		// All anew: the mapping has changed meanwhile.
 		if err := f.lockClaim(call, w, nil); err != nil {
 			return err
 		}
@@ -197,7 +198,7 @@ func (f *File) lockWork(call *lockCall, w *window) error {
 }
 
 // hold brings in what is missing in a window, and leaves its claim. It is done
-// when held; else the mapping has moved.
+// when held; else the mapping has moved, or what was brought in has left it.
 //
 // Where locks are on fault, the call that brings pages in is also the proof that
 // they are held: it does not succeed before all are mapped, and what is mapped
@@ -212,6 +213,9 @@ func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 			return false, w.lockError(call, g, run, err)
 		}
 	}
+	if err := failpoint("hold"); err != nil {
+		return false, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f.cur.Load().mem != m {
@@ -220,6 +224,9 @@ func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 	missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
 	if !onFault {
 		return true, f.kernelLock(call, g, missing)
+	}
+	if l.apart != w.claim.apart && g.mem.absentBytes(missing) > 0 {
+		return false, nil
 	}
 	for _, run := range missing {
 		if run.Level == lockset.OnFault {
@@ -260,6 +267,7 @@ func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset
 		return pin, false, err
 	}
 	pin = l.set.Pin(lo, hi, lockset.Now)
+	apart := l.apart
 	l.mu.Unlock()
 	for _, run := range missing {
 		if err = f.populate(g, run.Lo, run.Hi); err != nil {
@@ -268,7 +276,7 @@ func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset
 	}
 	l.mu.Lock()
 	// The pages cannot have been cut off and come back before this call leaves.
-	if err == nil && f.cur.Load().mem == g.mem {
+	if err == nil && f.cur.Load().mem == g.mem && l.apart == apart {
 		for _, run := range l.set.Missing(room[:0], lo, hi, lockset.Now) {
 			if run.Level == lockset.OnFault {
 				l.set.Hold(run.Lo, run.Hi, lockset.Now)

@@ -104,6 +104,7 @@ func (f *File) keepIn(g *generation, lo, hi int64) {
 	if lo >= hi || sys.LocksStay {
 		return
 	}
+	f.locks.apart++ // windows that are under way look for themselves
 	for _, run := range f.locks.set.Held(nil, lo, hi) {
 		if run.Level == lockset.Now {
 			lo, hi := max(run.Lo, lo), min(run.Hi, hi)
