@@ -83,8 +83,9 @@ func (l *lookahead) hint(to int64) {
 	if l.request == 0 {
 		l.request = l.f.src.readAhead()
 	}
-	// The hint would have the kernel use small pages.
-	if l.request >= pace.ReadsFar && to > l.waits.slow {
+	// The hint would have the kernel use small pages, as it does anyway for what
+	// was advised to be read at random.
+	if l.request >= pace.ReadsFar && to > l.waits.slow && !l.f.src.random.Load() {
 		return
 	}
 	e, far := l.g.mem, min(max(2*l.request, hintLeast), hintMost)

@@ -110,3 +110,50 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// What was advised to be read at random is not read page by page where a call or a
+// loop is about all of it.
+func TestReadsOfRandomAreWide(t *testing.T) {
+	prove.Need(t, prove.Advice)
+	prove.Need(t, prove.Root, prove.FUSE)
+	const size, most = 1 << 20, 20 // of 128 KiB, and a loop begins with less
+	fs := slowfs.Start(t, slowfs.Options{})
+	fs.AddFile("file", size, slowfs.Offsets)
+	for name, read := range map[string]func(f *mmapio.File) error{
+		"View":   func(f *mmapio.File) error { return f.View(0, size, func([]byte) error { return nil }) },
+		"Update": func(f *mmapio.File) error { return f.Update(0, size, func([]byte) error { return nil }) },
+		"Region": func(f *mmapio.File) error {
+			r, err := f.Region(0, size)
+			if err == nil {
+				r.Release()
+			}
+			return err
+		},
+		"Chunks": func(f *mmapio.File) error {
+			for _, err := range f.Chunks(0, size, 64<<10) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"ReadAt": func(f *mmapio.File) error {
+			for range 2 { // the second goes to the mapping
+				if _, err := f.ReadAt(make([]byte, size), 0); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		f := mustOpen(t, fs.Path("file"), &mmapio.Options{Mode: mmapio.ReadWrite})
+		advise(t, f, 0, size, mmapio.AdviceRandom)
+		fs.DropCache("file", 0, 0)
+		before := fs.Stats().Count[slowfs.OpRead]
+		check(t, read(f))
+		if n := fs.Stats().Count[slowfs.OpRead] - before; n < size>>20 || n > most {
+			t.Errorf("%s: %d requests", name, n)
+		}
+		mustClose(t, f)
+	}
+}

@@ -56,6 +56,7 @@ func (e *extent) watch() {
 	n := (e.space.Size() - e.base) / sys.PageSize()
 	e.resident.Init(n, residentFor, e)
 	e.writable.Init(n, writableFor, nil)
+	e.missed.Store(-1)
 	e.serial = extents.Add(1)
 }
 
@@ -218,10 +219,10 @@ const aheadRequest = 128 << 10
 // readExactly asks the kernel to read pages that are about to be waited for.
 // For a page that is missing at that time it would read a whole neighbourhood,
 // and wait for that, which is right only where one page after the other is
-// missed. A wide range it would read piece by piece, each time waiting for the
-// last.
+// missed, and nothing was advised to be read at random: then it would read page by
+// page. A wide range it would read piece by piece, each time waiting for the last.
 func (e *extent) readExactly(lo, last int) {
-	if e.missed.Swap(int64(last)+1) == int64(lo) || e.src.info == nil {
+	if next := e.missed.Swap(int64(last) + 1); e.src.info == nil || next == int64(lo) && !e.src.random.Load() {
 		return
 	}
 	ps := sys.PageSize()
