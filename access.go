@@ -132,7 +132,7 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 		if at < careful {
 			step = g.mem.pageStep(at, end)
 		}
-		bad := f.ready(g, at, step, store)
+		bad := f.ready(g, at, step, toCopy(store))
 		if bad == nil && fault.Copy(dst[n:n+step], src[n:n+step], g.mem.area.Lo, g.mem.area.Hi) {
 			n += step
 			continue
@@ -142,6 +142,10 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 		}
 		if at >= careful {
 			careful = at + int64(step)
+			continue
+		}
+		if !store && f.readPast(g, dst[n:n+step], at) {
+			n += step
 			continue
 		}
 		if bad != nil {

@@ -67,7 +67,7 @@ func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yie
 	}()
 	// The flag is for the body, which runs in this goroutine.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	ahead := newLookahead(f, g, op, off, n)
+	ahead := newLookahead(f, g, op, off, n, toLoad)
 	for at, end := off, off+n; at < end; {
 		next := at + step(at, end)
 		if err := ahead.reach(at, next); err != nil {
@@ -103,7 +103,7 @@ func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) (err error
 		}
 	}()
 	return f.lend(op, off, n, nil, func(g *generation, b []byte) error {
-		ahead := newLookahead(f, g, op, off, n)
+		ahead := newLookahead(f, g, op, off, n, toLend)
 		for at := int64(0); at < n; {
 			next := at + min(size, n-at)
 			if size <= f.wide {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -223,68 +222,6 @@ func TestKnownWritable(t *testing.T) {
 		if _, put := f.Known(5, 1); put {
 			t.Errorf("%s: still known to be ready", name)
 		}
-	}
-}
-
-// TestOnlyWhatIsStored: WriteAt and StoreAt make ready the pages that they
-// store to and no other, Update none, be it by a hole filled, a page dirtied or
-// a page copied.
-func TestOnlyWhatIsStored(t *testing.T) {
-	prove.Need(t, prove.Pagemap)
-	prove.Need(t, prove.Advice, prove.Disk, prove.Cachestat)
-	path := filepath.Join(prove.DiskDir(t), "sparse")
-	o := mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 64 * pageSize, Sparse: true}
-	f := mustOpen(t, path, &o)
-	state := func() (blocks, dirty int64) {
-		t.Helper()
-		info, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		var st unix.Cachestat_t
-		if err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{}, &st, 0); errors.Is(err, unix.ENOSYS) {
-			prove.Unable(t, "no cachestat(2)")
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		return info.Sys().(*syscall.Stat_t).Blocks * 512, int64(st.Dirty + st.Writeback)
-	}
-	if err := f.Update(0, f.Size(), touchSlice); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.UpdateChunks(0, f.Size(), 100, func(c mmapio.Chunk) error { return touchSlice(c.Data) }); err != nil {
-		t.Fatal(err)
-	}
-	if blocks, dirty := state(); blocks != 0 || dirty != 0 {
-		t.Errorf("to look at a file of holes gave it %d bytes of blocks, %d dirty pages", blocks, dirty)
-	}
-	store(t, f, 3*pageSize-1, "ab") // pages 2 and 3
-	if err := mmapio.StoreAt[uint64](f, 9*pageSize, 1); err != nil {
-		t.Fatal(err)
-	}
-	if _, dirty := state(); dirty != 3 {
-		t.Errorf("%d dirty pages after stores to 3", dirty)
-	}
-	if err := f.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if blocks, _ := state(); blocks != 3*pageSize {
-		t.Errorf("stores to 3 pages gave the file %d bytes of blocks", blocks)
-	}
-	mustClose(t, f)
-
-	f = mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
-	if err := f.Update(0, f.Size(), touchSlice); err != nil {
-		t.Fatal(err)
-	}
-	store(t, f, 5*pageSize-1, "ab")
-	if v := prove.Mapping(t, peek(t, f)); v.Anonymous != 2*pageSize {
-		t.Errorf("%d bytes were copied for stores to 2 pages", v.Anonymous)
 	}
 }
 

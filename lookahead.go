@@ -27,6 +27,7 @@ type lookahead struct {
 	f   *File
 	g   *generation
 	op  string
+	why purpose
 	end int64 // of the range
 
 	ready  int64 // up to here it is in
@@ -38,8 +39,8 @@ type lookahead struct {
 	waits waits
 }
 
-func newLookahead(f *File, g *generation, op string, off, n int64) lookahead {
-	return lookahead{f: f, g: g, op: op, end: off + n, ready: off, asked: off, window: aheadFirst}
+func newLookahead(f *File, g *generation, op string, off, n int64, why purpose) lookahead {
+	return lookahead{f: f, g: g, op: op, why: why, end: off + n, ready: off, asked: off, window: aheadFirst}
 }
 
 // reach brings in what the piece [at, next) needs, and some more.
@@ -54,7 +55,7 @@ func (l *lookahead) reach(at, next int64) error {
 		if !l.g.mem.loadable(l.ready, step) && !l.g.mem.stillIn(l.g.mem.pageRange(l.ready, step)) {
 			l.hint(l.ready + int64(step))
 			began := time.Now()
-			if l.f.ready(l.g, l.ready, step, false) != nil {
+			if l.f.ready(l.g, l.ready, step, l.why) != nil {
 				break
 			}
 			if l.window == aheadMost { // the first waits are for few bytes
@@ -68,7 +69,7 @@ func (l *lookahead) reach(at, next int64) error {
 	}
 	// Something is bad, but not necessarily in this piece.
 	l.window = 0
-	if err := l.f.readyAll(l.op, l.g, at, next-at); err != nil {
+	if err := l.f.readyAll(l.op, l.g, at, next-at, l.why); err != nil {
 		return err
 	}
 	l.ready = next

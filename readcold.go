@@ -54,7 +54,21 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 		}
 		f.src.reads.Store(int32(reads))
 	}
-	return reads == sys.ReadsPages
+	return reads == sys.ReadsPages || reads == sys.ReadsMemory
+}
+
+// readPast reads what cannot be had through the mapping, if it can be had from the
+// file: of a hole on a file system that keeps files in memory and has no more.
+func (f *File) readPast(g *generation, p []byte, off int64) bool {
+	if g.mem.gated || f.src.file == nil || f.src.mode == CopyOnWrite {
+		return false
+	}
+	switch f.src.readsOf() {
+	case sys.ReadsPages, sys.ReadsMemory:
+		n, err := f.src.file.ReadAt(p, f.src.off+off)
+		return n == len(p) && err == nil
+	}
+	return false
 }
 
 // met counts how often pages were read past the mapping, of all extents.

@@ -136,15 +136,31 @@ func (s *source) writingBack() (done func()) {
 	return f.cur.Load().mem.writable.Pause()
 }
 
-// ready brings in what is not known to be there of n bytes at off, for loads or
-// for stores. The caller has made sure that the memory is not taken away, or
-// asks stillThere after an error. The error is bare, and about any of the pages.
-func (f *File) ready(g *generation, off int64, n int, store bool) error {
+// A purpose is what is about to be done to memory.
+type purpose int8
+
+const (
+	toLoad  purpose = iota // all of it
+	toStore                // to all of it
+	toLend                 // whatever somebody else likes
+)
+
+func toCopy(store bool) purpose {
+	if store {
+		return toStore
+	}
+	return toLoad
+}
+
+// ready brings in what is not known to be there of n bytes at off. The caller has
+// made sure that the memory is not taken away, or asks stillThere after an error.
+// The error is bare, and about any of the pages.
+func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 	e := g.mem.extent
 	if n == 0 || mayStall {
 		return nil
 	}
-	set := &e.resident
+	set, store := &e.resident, why == toStore
 	if store {
 		set = &e.writable
 	}
@@ -156,13 +172,17 @@ func (f *File) ready(g *generation, off int64, n int, store bool) error {
 		return nil
 	}
 	ps := sys.PageSize()
-	var err error
-	if at, size := e.base+lo*ps, (last-lo+1)*ps; f.anonymous() && !store {
+	err := error(sys.ErrUnsupported)
+	at, size := e.base+lo*ps, (last-lo+1)*ps
+	switch {
+	case f.anonymous() && !store:
 		err = e.swapIn(at, size)
-	} else {
-		if store {
-			f.awaitWriteBack(g, lo, last)
-		}
+	case why == toLend && e.src.file != nil && e.src.readsOf() == sys.ReadsMemory:
+		err = e.bringStored(lo, last)
+	case store:
+		f.awaitWriteBack(g, lo, last)
+	}
+	if errors.Is(err, sys.ErrUnsupported) {
 		e.readExactly(lo, last)
 		err = e.space.Populate(at, size, store)
 	}
@@ -193,6 +213,34 @@ func (f *File) awaitWriteBack(g *generation, lo, last int) {
 	at := f.src.off + int64(lo*ps-g.mem.delta)
 	// An error would have been told to the next Sync, which now has it from here.
 	f.syncer.remember(false, sys.AwaitFlush(f.src.file, at, int64((last-lo+1)*ps))) //nolint:errcheck // as said
+}
+
+// bringStored brings in pages of a file that is kept in memory, but for holes:
+// those have no disk to wait for, and a load would give them memory, if there is
+// any.
+func (e *extent) bringStored(lo, last int) error {
+	if e.src.mode == CopyOnWrite {
+		if err := e.swapIn(e.base+lo<<pageShift, (last-lo+1)<<pageShift); err != nil {
+			return err
+		}
+	}
+	start := e.src.off - int64(e.delta)
+	from, n := start+int64(lo)<<pageShift, int64(last-lo+1)<<pageShift
+	var first error
+	sum := int64(0)
+	err := sys.StoredRuns(e.src.file, from, n, func(lo, hi int64) {
+		sum += hi - lo
+		if first == nil {
+			first = e.space.Populate(e.base+int(lo-start), int(hi-lo), false)
+		}
+	})
+	if err = cmp.Or(err, first); err == nil && sum < n {
+		// What was cut off is no hole.
+		if length, known := e.src.size(); known && from+n-int64(sys.PageSize()) >= length {
+			err = sys.ErrUnreadable
+		}
+	}
+	return err
 }
 
 // swapIn brings in what is in swap of memory with no file behind it. The rest
@@ -262,11 +310,11 @@ func (e *extent) stillIn(lo, last int) bool {
 
 // readyAll is ready for a call that has the memory held and names the first bad
 // page. It takes steps, so that no call keeps the kernel for long.
-func (f *File) readyAll(op string, g *generation, off, n int64) error {
+func (f *File) readyAll(op string, g *generation, off, n int64, why purpose) error {
 	for end := off + n; off < end; {
 		step := g.mem.step(off, end, bringStep)
-		if err := f.ready(g, off, step, false); err != nil {
-			return f.firstBad(op, g, off, step)
+		if err := f.ready(g, off, step, why); err != nil {
+			return f.firstBad(op, g, off, step, why)
 		}
 		off += int64(step)
 	}
@@ -281,10 +329,10 @@ func (e *extent) step(off, end, most int64) int {
 
 // firstBad finds the page that cannot be had, by asking for one after the
 // other.
-func (f *File) firstBad(op string, g *generation, off int64, n int) error {
+func (f *File) firstBad(op string, g *generation, off int64, n int, why purpose) error {
 	for end := off + int64(n); off < end; {
 		step := g.mem.pageStep(off, end)
-		if err := f.ready(g, off, step, false); err != nil {
+		if err := f.ready(g, off, step, why); err != nil {
 			return g.mem.faultOf(op, off, err, false)
 		}
 		off += int64(step)
@@ -315,7 +363,7 @@ func (f *File) prefault(op string, g *generation, off, n int64) error {
 	if n == 0 || n > f.wide || g.mem.loadable(off, int(n)) {
 		return nil
 	}
-	err := f.readyAll(op, g, off, n)
+	err := f.readyAll(op, g, off, n, toLend)
 	runtime.KeepAlive(g)
 	return err
 }

@@ -86,7 +86,7 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 				pass.Leave()
 				continue
 			}
-			bad := f.ready(g, off, int(t.size), store)
+			bad := f.ready(g, off, int(t.size), toCopy(store))
 			if bad != nil || !access(g) {
 				err = f.badValue(op, g, off, t.size, store, bad)
 			}
@@ -94,7 +94,7 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 			runtime.KeepAlive(g)
 			return err
 		}
-		bad := f.ready(g, off, int(t.size), store)
+		bad := f.ready(g, off, int(t.size), toCopy(store))
 		ok := bad == nil && access(g)
 		runtime.KeepAlive(g)
 		if ok {
@@ -116,7 +116,7 @@ func (f *File) touch(op string, off int64, t valueType, store bool, access func(
 func (f *File) badValue(op string, g *generation, off, n int64, store bool, bad error) error {
 	for end := off + n; bad != nil && off < end; {
 		step := g.mem.pageStep(off, end)
-		if err := f.ready(g, off, step, store); err != nil || off+int64(step) == end {
+		if err := f.ready(g, off, step, toCopy(store)); err != nil || off+int64(step) == end {
 			return g.mem.faultOf(op, off, cmp.Or(err, bad), store)
 		}
 		off += int64(step)

@@ -10,6 +10,9 @@ const (
 	// ReadsPages: it shows at once what was stored through mappings, and leaves
 	// the pages that it has read where a mapping finds them without waiting.
 	ReadsPages
+	// ReadsMemory is ReadsPages of a file system that keeps its files in memory or
+	// swap: a load from a hole gives the file memory, and waits for no disk.
+	ReadsMemory
 	// ReadsEither: that is so if it leaves pages in the page cache.
 	ReadsEither
 	ReadsElsewhere
@@ -18,5 +21,5 @@ const (
 // ReadsOf asks where a read of f gets its bytes from.
 //
 // pread(2) on the file systems of Linux that keep files in the page cache; FUSE
-// may be asked to keep nothing there.
+// may be asked to keep nothing there. ReadsMemory is tmpfs, and so memfd_create(2).
 func ReadsOf(f *os.File) Reads { return readsOf(f) }

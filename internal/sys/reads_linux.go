@@ -18,8 +18,10 @@ func readsOf(f *os.File) Reads {
 			return err
 		}
 		switch uint32(st.Type) { // of other widths elsewhere; a magic has 32 bits
-		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC:
 			reads = ReadsPages
+		case unix.TMPFS_MAGIC:
+			reads = ReadsMemory
 		case unix.FUSE_SUPER_MAGIC:
 			reads = ReadsEither
 		}

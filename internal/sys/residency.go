@@ -125,6 +125,22 @@ func CanIncore() bool { return canIncore() }
 // there is no such call.
 func Cached(f *os.File, off, n int64) (Counts, error) { return cached(f, off, n) }
 
+// StoredRuns calls run for each run of pages of a range of a file, of which reads
+// are ReadsMemory, that are in memory or in swap and no hole. Offsets are as with
+// ResidentRuns.
+//
+// cachestat(2) of Linux 6.5, which counts the pages in swap as evicted.
+func StoredRuns(f *os.File, off, n int64, run func(lo, hi int64)) error {
+	ps := int64(pageSize())
+	count := func(lo, hi int64) (int64, error) { return stored(f, lo*ps, (hi-lo)*ps) }
+	lo, hi := off/ps, (off+n+ps-1)/ps
+	have, err := count(lo, hi)
+	if err != nil {
+		return err
+	}
+	return bisect(lo, hi, have, count, func(lo, hi int64) { run(lo*ps, hi*ps) })
+}
+
 // bisect finds the runs of what is there in [lo, hi), of which have are there.
 func bisect(lo, hi, have int64, count func(lo, hi int64) (int64, error), run func(lo, hi int64)) error {
 	switch {

@@ -24,6 +24,17 @@ func cached(f *os.File, off, n int64) (Counts, error) {
 	return Counts{int64(st.Cache), int64(st.Dirty), int64(st.Writeback)}, nil
 }
 
+func stored(f *os.File, off, n int64) (int64, error) {
+	var st unix.Cachestat_t
+	err := control(f, func(fd int) error {
+		return unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0)
+	})
+	if err != nil {
+		return 0, ErrUnsupported
+	}
+	return int64(st.Cache + st.Evicted), nil
+}
+
 // keeps tells where the pages of a file are that cachestat(2) sees none of.
 // Overlayfs keeps them with the file below it, FUSE may too, DAX and hugetlbfs
 // have none. Where that cannot be found out, an answer of 0 is not believed.
