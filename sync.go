@@ -42,7 +42,8 @@ func (f *File) Sync() error {
 //
 // On Linux it is one msync(2) with MS_SYNC if the range is one mapping of the
 // kernel's, which it is unless pages of it are locked and others are not; else
-// it is one fdatasync(2). On Windows and other systems it is as Sync, with less
+// it is one fdatasync(2). A range of more than 1 MiB is written out before, by
+// sync_file_range(2). On Windows and other systems it is as Sync, with less
 // to flush.
 func (f *File) SyncRange(off, n int64) error { return f.syncRange("syncrange", off, n) }
 
@@ -64,6 +65,17 @@ func (f *File) syncRange(op string, off, n int64) error {
 			}
 			return sys.SyncFile(f.src.file)
 		}
+		if n > bringStep {
+			// Now, and not where a Resize, and all who wait for that, would have to
+			// wait for it.
+			err := failpoint("write out")
+			if err == nil {
+				err = sys.WriteOut(f.src.file, f.src.off+off, n)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		whole := false
 		err := f.mapped(op, func(g *generation) error {
 			if err := f.within(op, g, off, n); err != nil {
@@ -71,7 +83,7 @@ func (f *File) syncRange(op string, off, n int64) error {
 			}
 			lo, hi := g.pages(off, n)
 			if whole = !f.inOneMapping(g, lo, hi); whole {
-				return nil // not here, where a Resize would have to wait for it
+				return nil // nor this here
 			}
 			return g.mem.space.Flush(g.mem.base+lo, hi-lo)
 		})

@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"errors"
 	"io/fs"
+	"path/filepath"
 	"testing"
 
 	"github.com/mmapio/mmapio"
@@ -129,5 +130,29 @@ func TestSyncSyscalls(t *testing.T) {
 	}
 	for _, f := range []*mmapio.File{read, private, memory, write} {
 		mustClose(t, f)
+	}
+}
+
+// A wide SyncRange waits for the disk where no Resize has to wait for it, and so
+// nobody who waits for that.
+func TestSyncRangeGivesWay(t *testing.T) {
+	const size = 4 << 20
+	f := opened(t)(mmapio.Create(filepath.Join(t.TempDir(), "f"), size))
+	store(t, f, 0, "stored")
+	wrote := 0
+	defer mmapio.SetFailpoint(func(step string) error {
+		if step == "write out" {
+			wrote++
+			mustResize(t, f, size-pageSize)
+		}
+		return nil
+	})()
+	noError(t, "SyncRange", f.SyncRange(0, size/2))
+	if wrote != 1 {
+		t.Errorf("written out %d times", wrote)
+	}
+	noError(t, "SyncRange of a little", f.SyncRange(0, 1))
+	if wrote != 1 {
+		t.Error("so little need not be written out first")
 	}
 }

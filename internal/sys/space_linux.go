@@ -136,16 +136,20 @@ func (s *Space) oneMapping(at, n int) (bool, error) {
 // MS_ASYNC does nothing here. What was stored through mappings is dirty in the
 // page cache since the store faulted.
 func (s *Space) startFlush(f *os.File, off int64, _, n int) error {
-	err := control(f, func(fd int) error {
-		return unix.SyncFileRange(fd, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
-	})
-	return unlessMissing(err)
+	return syncFileRange(f, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
 }
 
 func awaitFlush(f *os.File, off, n int64) error {
-	return unlessMissing(control(f, func(fd int) error {
-		return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
-	}))
+	return syncFileRange(f, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+}
+
+func writeOut(f *os.File, off, n int64) error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	return syncFileRange(f, off, n, all)
+}
+
+func syncFileRange(f *os.File, off, n int64, flags int) error {
+	return unlessMissing(control(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, flags) }))
 }
 
 // unlessMissing is for hints, which emulators may not have.

@@ -273,6 +273,13 @@ func (s *Space) StartFlush(f *os.File, off int64, at, n int) error {
 // write-back, of any of the file's pages, is told here and not again.
 func AwaitFlush(f *os.File, off, n int64) error { return awaitFlush(f, off, n) }
 
+// WriteOut writes what is dirty of n bytes of a file and returns when it has
+// arrived at the disk, which may still lose it. It does nothing where the system
+// has no such call.
+//
+// sync_file_range(2). Errors are as those of AwaitFlush.
+func WriteOut(f *os.File, off, n int64) error { return writeOut(f, off, n) }
+
 // OneMapping reports whether the kernel has the range in one mapping of its
 // own, so that Flush is one step. ErrUnsupported where it does not tell.
 //
