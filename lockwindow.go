@@ -316,7 +316,8 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 		// The kernel may have locked a part of what it refused.
 		for _, run := range missing[:i+1] {
 			if run.Level == lockset.None && f.kernelUnlock(g, run) != nil {
-				l.set.Hold(run.Lo, run.Hi, lockset.OnFault) // as in letGo
+				l.set.Hold(run.Lo, run.Hi, lockset.OnFault)
+				l.stuck = true // as in letGo
 			}
 		}
 		return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, f.toLock(call))

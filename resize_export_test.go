@@ -16,6 +16,16 @@ func SetZeroed(show func(b []byte)) (restore func()) {
 	return func() { zeroed = old }
 }
 
+// Excludes reports whether a Resize keeps long calls out, so that it waits for
+// those that are inside or is about to.
+func Excludes(f *File) bool {
+	pass, ok := f.cur.Load().mem.calls.Enter()
+	if ok {
+		pass.Leave()
+	}
+	return !ok
+}
+
 // Memory is what the File maps, without a touch: to lend it brings pages in,
 // and then whoever looks which pages are there finds all.
 func Memory(f *File) []byte { return f.cur.Load().data }

@@ -40,8 +40,9 @@ directories, in RAM. It asks the kernel whether they are locked, prints a table,
 and holds them until SIGINT or SIGTERM comes or the time is over.
 
 After -- comes a command to run while the files are locked: its exit status
-is passed on, signals are passed to it, and the table goes to standard error, so
-that standard output is the command's alone.
+is passed on, signals are passed to it (but for Ctrl-C, which it gets from the
+terminal), and the table goes to standard error, so that standard output is the
+command's alone.
 
 It is all or nothing: if one file cannot be locked, none stays locked. The soft
 limit RLIMIT_MEMLOCK is raised to the hard one. A file that grows or is replaced
@@ -182,7 +183,9 @@ func (j *lockJob) runChild(ctx, stopped context.Context, child *exec.Cmd, held *
 	for {
 		select {
 		case sig := <-signals:
-			_ = child.Process.Signal(sig) // it may have ended just now
+			if !fromTerminal(sig, child.Process) {
+				_ = child.Process.Signal(sig) // it may have ended just now
+			}
 		case <-done:
 			_ = terminate(child.Process)
 			done = nil

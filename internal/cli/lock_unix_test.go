@@ -13,11 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mmapio/mmapio/internal/prove"
 )
 
-// command is mmapio in a process of its own.
+// command is mmapio in a process of its own. It has no terminal: in the foreground
+// of one, that of who runs the tests, an interrupt is taken for Ctrl-C.
 var command = prove.Register("mmapio", func(args []string) int {
+	_, _ = unix.Setsid() // no child leads a group already
 	return Main(context.Background(), args, os.Stdin, os.Stdout, os.Stderr)
 })
 

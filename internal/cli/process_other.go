@@ -13,6 +13,9 @@ var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
 func passedOn() []os.Signal { return stopSignals }
 
+// fromTerminal: no interrupt can be passed on here.
+func fromTerminal(os.Signal, *os.Process) bool { return false }
+
 func terminate(p *os.Process) error { return p.Kill() }
 
 func exitCode(s *os.ProcessState) int { return s.ExitCode() }

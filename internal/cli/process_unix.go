@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/mmapio/mmapio/internal/sys"
 )
 
 var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
@@ -17,6 +19,14 @@ func passedOn() []os.Signal {
 		return stopSignals
 	}
 	return append([]os.Signal{syscall.SIGHUP}, stopSignals...)
+}
+
+// fromTerminal reports whether the child has the signal already. Ctrl-C is for all
+// of the foreground, and to many programs the second one means to leave their work
+// as it is. Who sent it is not to be had: an interrupt for this process alone,
+// while it is in the foreground, is taken for the key.
+func fromTerminal(sig os.Signal, child *os.Process) bool {
+	return sig == os.Interrupt && sys.InForeground(os.Getpid()) && sys.InForeground(child.Pid)
 }
 
 func terminate(p *os.Process) error { return p.Signal(syscall.SIGTERM) }

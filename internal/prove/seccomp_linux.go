@@ -1,9 +1,11 @@
 package prove
 
 import (
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"syscall"
+	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +23,33 @@ func refuseCalls(all []refusal) error {
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: uint32(r.Call)},
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(r.Errno)})
 	}
-	code = append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	return filterCalls(append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}))
+}
+
+// RefuseArgs makes a system call of this child fail from now on where the lower halves of its first arguments are these.
+func RefuseArgs(t testing.TB, call uintptr, errno int, args ...uint32) {
+	t.Helper()
+	var code []unix.SockFilter
+	require := func(at uintptr, v uint32) {
+		rest := 2 * (len(args) - len(code)/2) // up to what refuses
+		code = append(code,
+			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(at)},
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(rest + 1), K: v})
+	}
+	require(0, uint32(call))
+	low := uintptr(binary.NativeEndian.Uint16([]byte{0, 4})) & 4 // where the lower half of 64 bits is
+	for i, v := range args {
+		require(16+8*uintptr(i)+low, v) // seccomp_data.args
+	}
+	err := filterCalls(append(code,
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func filterCalls(code []unix.SockFilter) error {
 	prog := &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
 	runtime.LockOSThread() // of which the flag is
 	defer runtime.UnlockOSThread()

@@ -1,7 +1,6 @@
 package sys
 
 import (
-	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -62,9 +61,13 @@ func (s *Space) absentByPagemap(fd, at, n int) (int, error) {
 // memory or in swap, until it returns false. Pages that were only read, of which
 // there is no copy yet, count too where they are memory with no file behind it.
 func (s *Space) copyRuns(at, n int, run func(lo, hi int, present bool) bool) error {
+	fd, err := procPagemap()
+	if err != nil {
+		return err
+	}
 	from, state := -1, uint64(0)
 	more := true
-	err := s.entries(procPagemap(), at, n, func(at int, entry uint64) bool {
+	err = s.entries(fd, at, n, func(at int, entry uint64) bool {
 		now := entry & (entryPresent | entrySwapped)
 		if entry&entryFile != 0 {
 			now = 0
@@ -86,12 +89,12 @@ func (s *Space) copyRuns(at, n int, run func(lo, hi int, present bool) bool) err
 // tellsCopies tries the pagemap with pages of which every other one is there: an
 // emulator may pass it on in another order of bytes, and so be right about a few
 // by chance.
-var tellsCopies = sync.OnceValue(func() bool {
+var tellsCopies = onceKnown(func() (bool, error) {
 	const tries = 32
 	ps := pageSize()
 	p, err := mapAnon(2 * tries * ps)
-	if err != nil || procPagemap() < 0 {
-		return false
+	if err != nil {
+		return false, passing(err)
 	}
 	defer p.Free()                   //nolint:errcheck // pages of our own
 	p.advise(0, p.size, NoHugePages) //nolint:errcheck // unheard of where there are none
@@ -105,12 +108,12 @@ var tellsCopies = sync.OnceValue(func() bool {
 		}
 		return true
 	})
-	return err == nil && right == tries
+	return err == nil && right == tries, passing(err)
 })
 
 func (s *Space) copiesByPagemap(at, n int, run func(lo, hi int, present bool)) error {
-	if !tellsCopies() {
-		return ErrUnsupported
+	if tells, err := tellsCopies(); err != nil || !tells {
+		return ErrUnsupported // if only for now: callers have other ways
 	}
 	return s.copyRuns(at, n, func(lo, hi int, present bool) bool {
 		run(lo, hi, present)
@@ -119,8 +122,8 @@ func (s *Space) copiesByPagemap(at, n int, run func(lo, hi int, present bool)) e
 }
 
 func (s *Space) privateByPagemap(at, n int) (lo, hi int, err error) {
-	if !tellsCopies() {
-		return 0, 0, ErrUnsupported
+	if tells, err := tellsCopies(); err != nil || !tells {
+		return 0, 0, ErrUnsupported // as above
 	}
 	lo, hi = -1, -1
 	err = s.copyRuns(at, n, func(l, h int, _ bool) bool {

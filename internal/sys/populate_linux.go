@@ -17,34 +17,53 @@ const (
 	byTouch        // calls that load or store themselves, page by page
 )
 
-// in is the way that works here, found out by trying: emulators (qemu-user) take
-// any advice and do nothing, containers may refuse calls.
-var in = sync.OnceValue(func() wayIn {
-	switch {
-	case bringsIn((*Space).advisePopulate):
-		return byAdvice
-	case bringsIn((*Space).touch):
+// in is the way that works here. While that cannot be found out it is to touch
+// the pages, which unlike advice never claims to have done what it did not. If
+// it were none, locks would be left to mlock(2), which spins on what cannot be
+// read.
+var in = func() wayIn {
+	way, err := findWayIn()
+	if err != nil {
 		return byTouch
 	}
-	return noWayIn
+	return way
+}
+
+// findWayIn tries: emulators (qemu-user) take any advice and do nothing,
+// containers may refuse calls.
+var findWayIn = onceKnown(func() (wayIn, error) {
+	switch works, err := bringsIn((*Space).advisePopulate); {
+	case err != nil:
+		return noWayIn, err
+	case works:
+		return byAdvice, nil
+	}
+	switch works, err := bringsIn((*Space).touch); {
+	case err != nil:
+		return noWayIn, err
+	case works:
+		return byTouch, nil
+	}
+	return noWayIn, nil
 })
 
 // bringsIn reports whether a way works for memory, and fails where there is none.
-func bringsIn(populate func(s *Space, at, n int, store bool) error) bool {
+// An error means that it could not be tried.
+func bringsIn(populate func(s *Space, at, n int, store bool) error) (bool, error) {
 	p, err := mapAnon(pageSize())
 	if err != nil {
-		return false
+		return false, passing(err)
 	}
 	defer p.Free() //nolint:errcheck // a page of our own
 	for _, store := range []bool{false, true} {
-		if populate(p, 0, pageSize(), store) != nil {
-			return false
+		if err := populate(p, 0, pageSize(), store); err != nil {
+			return false, passing(err)
 		}
 	}
-	if p.clear(0, pageSize()) != nil {
-		return false
+	if err := p.clear(0, pageSize()); err != nil {
+		return false, passing(err)
 	}
-	return populate(p, 0, pageSize(), false) != nil && populate(p, 0, pageSize(), true) != nil
+	return populate(p, 0, pageSize(), false) != nil && populate(p, 0, pageSize(), true) != nil, nil
 }
 
 func canPopulate() bool { return in() != noWayIn }
@@ -68,8 +87,10 @@ func (s *Space) populate(at, n int, store bool) error {
 		how = (*Space).touch
 	}
 	err := everyPage(at, n, func(at, n int) error { return how(s, at, n, store) })
-	if err == unix.EINVAL { //nolint:errorlint // bare errno
-		return ErrUnsupported // memory of a device
+	switch err { //nolint:errorlint // bare errnos
+	case unix.EINVAL, unix.ENOSYS, unix.EPERM: //nolint:errorlint // bare errnos
+		// Memory of a device; or to touch is refused, and in could not try.
+		return ErrUnsupported
 	}
 	return err
 }

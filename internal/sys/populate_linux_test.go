@@ -21,7 +21,11 @@ func everyWayIn(t *testing.T, test func(t *testing.T)) {
 		is       wayIn
 	}{"advice": {(*Space).advisePopulate, byAdvice}, "touch": {(*Space).touch, byTouch}} {
 		t.Run(name, func(t *testing.T) {
-			needs(t, bringsIn(way.populate), "a kernel that has this way")
+			works, err := bringsIn(way.populate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			needs(t, works, "a kernel that has this way")
 			was := in
 			t.Cleanup(func() { in = was })
 			in = func() wayIn { return way.is }

@@ -80,9 +80,9 @@ var runScans = sync.Pool{New: func() any { return new(runScan) }}
 
 // scanRuns calls run for all runs of pages that scan would find one by one.
 func (s *Space) scanRuns(at, n int, inverted, mask, anyOf uint64, run func(lo, hi int, categories uint64)) error {
-	fd := procPagemap()
-	if fd < 0 {
-		return ErrUnsupported
+	fd, err := procPagemap()
+	if err != nil {
+		return ErrUnsupported // if only for now: callers have other ways
 	}
 	c := runScans.Get().(*runScan)
 	defer runScans.Put(c)
@@ -124,9 +124,9 @@ func (s *Space) copies(at, n int, run func(lo, hi int, present bool)) error {
 // hugePages looks at the first present page of each stretch that a huge page
 // could map: to have the kernel look at all takes as long as mincore(2).
 func (s *Space) hugePages(at, n int) (pages int, err error) {
-	fd := procPagemap()
-	if fd < 0 {
-		return 0, ErrUnsupported
+	fd, err := procPagemap()
+	if err != nil {
+		return 0, err
 	}
 	c := scans.Get().(*scan)
 	defer scans.Put(c)

@@ -93,14 +93,32 @@ const (
 )
 
 // procFile opens a file of this process once. The file is never closed.
-func procFile(name string) func() int {
-	return sync.OnceValue(func() int {
-		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return -1
-		}
-		return fd
+// ErrUnsupported where there is none; another error is about this moment.
+func procFile(name string) func() (int, error) {
+	open := onceKnown(func() (fd int, err error) {
+		err = retry(func() (err error) {
+			fd, err = unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			return err
+		})
+		return fd, passing(err)
 	})
+	return func() (int, error) {
+		fd, err := open()
+		if err == nil && fd < 0 {
+			err = ErrUnsupported
+		}
+		return fd, err
+	}
+}
+
+// passing returns errors that say what is short at the moment, and nil for those
+// that would come again.
+func passing(err error) error {
+	switch err { //nolint:errorlint // bare errnos
+	case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EAGAIN, unix.EINTR: //nolint:errorlint // bare errnos
+		return err
+	}
+	return nil
 }
 
 var (
@@ -113,8 +131,8 @@ var (
 func (s *Space) mappingEnd(at int) int {
 	q := procmapQuery{addr: uint64(s.addr + uintptr(at))}
 	q.size = uint64(unsafe.Sizeof(q))
-	fd := procMaps()
-	if fd < 0 || ioctl(fd, ioctlProcmapQuery, unsafe.Pointer(&q)) != nil {
+	fd, err := procMaps()
+	if err != nil || ioctl(fd, ioctlProcmapQuery, unsafe.Pointer(&q)) != nil {
 		return at + pageSize()
 	}
 	return int(uintptr(q.end) - s.addr)
@@ -126,8 +144,8 @@ func (s *Space) oneMapping(at, n int) (bool, error) {
 	}
 	q := procmapQuery{addr: uint64(s.addr + uintptr(at))}
 	q.size = uint64(unsafe.Sizeof(q))
-	fd := procMaps()
-	if fd < 0 || ioctl(fd, ioctlProcmapQuery, unsafe.Pointer(&q)) != nil {
+	fd, err := procMaps()
+	if err != nil || ioctl(fd, ioctlProcmapQuery, unsafe.Pointer(&q)) != nil {
 		return false, ErrUnsupported
 	}
 	return q.end >= uint64(s.addr)+uint64(at)+uint64(n), nil
@@ -188,9 +206,9 @@ var scans = sync.Pool{New: func() any { return new(scan) }}
 // scan finds the first run of pages of which, after the categories in inverted
 // have been turned round, all in mask and one of anyOf hold.
 func (s *Space) scan(at, n int, inverted, mask, anyOf uint64) (lo, hi int, err error) {
-	fd := procPagemap()
-	if fd < 0 {
-		return 0, 0, ErrUnsupported
+	fd, err := procPagemap()
+	if err != nil {
+		return 0, 0, err
 	}
 	c := scans.Get().(*scan)
 	defer scans.Put(c)
@@ -216,11 +234,15 @@ func (s *Space) absent(at, n int) (int, error) {
 }
 
 func (s *Space) absentIn(at, n int) (int, error) {
-	lo, _, err := s.scan(at, n, pageIsPresent, 0, pageIsPresent|pageIsZero)
-	if err == nil || err == ErrUnsupported { //nolint:errorlint // bare errno
-		return lo, err
+	fd, err := procPagemap()
+	if err != nil {
+		return 0, err
 	}
-	return s.absentByPagemap(procPagemap(), at, roundUp(n))
+	lo, _, err := s.scan(at, n, pageIsPresent, 0, pageIsPresent|pageIsZero)
+	if err != nil {
+		return s.absentByPagemap(fd, at, roundUp(n))
+	}
+	return lo, nil
 }
 
 func (s *Space) huge(at int) bool {

@@ -108,6 +108,15 @@ func TestClearDropsLocks(t *testing.T) {
 	}
 }
 
+func pagemapFD(t *testing.T) int {
+	t.Helper()
+	fd, err := procPagemap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
 // absentBoth asks both ways, which differ where the page of zeroes is mapped.
 func absentBoth(t *testing.T, s *Space) (scan, bits int) {
 	t.Helper()
@@ -115,15 +124,15 @@ func absentBoth(t *testing.T, s *Space) (scan, bits int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bits, err = s.absentByPagemap(procPagemap(), 0, s.Size())
+	bits, err = s.absentByPagemap(pagemapFD(t), 0, s.Size())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return scan, bits
 }
 
-func canScan() bool {
-	err := ioctl(procPagemap(), ioctlPagemapScan, nil)
+func canScan(t *testing.T) bool {
+	err := ioctl(pagemapFD(t), ioctlPagemapScan, nil)
 	return err != unix.ENOTTY && err != unix.EINVAL //nolint:errorlint // bare errno
 }
 
@@ -133,7 +142,7 @@ func canScan() bool {
 func shared(t *testing.T, s *Space, at int) bool {
 	t.Helper()
 	var entry [8]byte
-	if _, err := unix.Pread(procPagemap(), entry[:], int64(s.Addr()+uintptr(at))/int64(PageSize())*8); err != nil {
+	if _, err := unix.Pread(pagemapFD(t), entry[:], int64(s.Addr()+uintptr(at))/int64(PageSize())*8); err != nil {
 		t.Fatal(err)
 	}
 	return binary.NativeEndian.Uint64(entry[:])&(1<<56) == 0
@@ -158,7 +167,7 @@ func TestAbsent(t *testing.T) {
 		t.Errorf("third page read: the present bits say %d, want -1", bits)
 	}
 	want := -1
-	if canScan() && shared(t, s, 2*p) {
+	if canScan(t) && shared(t, s, 2*p) {
 		want = 2 * p
 	}
 	if scan != want {

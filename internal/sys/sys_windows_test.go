@@ -41,7 +41,7 @@ func TestWorkingSetQuery(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err = s.firstWithout(0, p, windows.PSAPI_WORKING_SET_EX_BLOCK.Locked)
-	t.Logf("a locked page: first not locked is %d, %v; used: %v", got, err, workingSetTells())
+	t.Logf("a locked page: first not locked is %d, %v; not used: %v", got, err, workingSetFails())
 }
 
 func TestAllocateReserves(t *testing.T) {

@@ -1,0 +1,44 @@
+package mmapio_test
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// stuckLock has a lock fail at its third page, the first of which can then not
+// be unlocked by itself.
+var stuckLock = prove.Register("stuck lock", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], nil)
+	ps := pageSize
+	check(t, f.Lock(2*ps, ps))
+	prove.RefuseArgs(t, unix.SYS_MUNLOCK, int(unix.EPERM), uint32(addressOf(t, f))+uint32(ps), uint32(ps))
+	var le *mmapio.LockError
+	if err := f.Lock(ps, 3*ps); !errors.As(err, &le) || !errors.Is(err, syscall.ENOMEM) {
+		t.Errorf("a lock over the limit: %v", err)
+	}
+	if got, want := f.LockedRanges(), []mmapio.Range{{Off: ps, Len: 2 * ps}}; !slices.Equal(got, want) {
+		t.Errorf("after it %v are locked, want %v", got, want)
+	}
+	// The next change lets go of both pages in one call.
+	check(t, f.Unlock(2*ps, ps))
+	holds(t, f, ".....")
+	return 0
+})
+
+// What a failed lock could not undo is undone as soon as it can be.
+func TestLockUndoneLater(t *testing.T) {
+	prove.Need(t, prove.Root, prove.Pagemap, prove.LockCharge)
+	file := prove.NewFile(t, prove.PublicDir(t), "f", 5*pageSize)
+	limit := prove.Memlock(uint64(2 * pageSize))
+	if res := stuckLock.Run(t, prove.AsNobody(), limit, prove.Args(file)); res.Code != 0 {
+		t.Error(res)
+	}
+}
