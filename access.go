@@ -39,8 +39,8 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 	if g := f.cur.Load(); g.has(off, len(p)) && f.readCold(g, p, off) {
 		return len(p), nil
 	}
-	for {
-		g, err := f.current(op)
+	for try := 0; ; try++ {
+		g, err := f.now(op, try)
 		if err != nil {
 			return 0, err
 		}
@@ -84,8 +84,8 @@ func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 
 func (f *File) writeAt(p []byte, off int64) (int, error) {
 	const op = "writeat"
-	for {
-		g, err := f.current(op)
+	for try := 0; ; try++ {
+		g, err := f.now(op, try)
 		if err != nil {
 			return 0, err
 		}

@@ -148,6 +148,19 @@ func (f *File) needFile(op string) error {
 
 func (f *File) fail(op string, err error) error { return pathError(op, f.src.name, err) }
 
+// now is current for those who try first: it does not wait for a change, which
+// may have to wait for the disk itself.
+func (f *File) now(op string, try int) (*generation, error) {
+	if try > 0 {
+		return f.current(op)
+	}
+	g := f.cur.Load()
+	if g == closedGeneration {
+		return nil, f.fail(op, fs.ErrClosed)
+	}
+	return g, nil
+}
+
 // current returns the generation of now. When a change is under way it waits
 // for its end.
 func (f *File) current(op string) (*generation, error) {

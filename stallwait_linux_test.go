@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -136,4 +137,50 @@ func ticksWhileWaiting(t *testing.T, fs *slowfs.FS, way, name, env string, long 
 			return ticks
 		}
 	}
+}
+
+// While a Refresh is at what others have added, which has to come from the disk
+// where it is to be locked, all that is about what was there goes on.
+func TestRefreshKeepsNobodyWaiting(t *testing.T) {
+	const size, more = 8 * 4096, 64 << 10
+	needLockOf(t, size+more)
+	path := prove.NewFile(t, t.TempDir(), "f", size)
+	f := mustOpen(t, path, &mmapio.Options{Lock: mmapio.LockNow})
+	check(t, os.Truncate(path, size+more))
+	within, release := make(chan struct{}), make(chan struct{})
+	defer mmapio.SetFailpoint(func(step string) error {
+		if step == "lock tail" {
+			close(within)
+			<-release
+		}
+		return nil
+	})()
+	refreshed, done := make(chan error, 1), make(chan struct{})
+	go func() {
+		_, err := f.Refresh()
+		refreshed <- err
+	}()
+	<-within
+	go func() {
+		defer close(done)
+		_, err := f.ReadAt(make([]byte, size), 0)
+		noError(t, "ReadAt", err)
+		_, err = mmapio.LoadAt[uint64](f, 8)
+		noError(t, "LoadAt", err)
+		noError(t, "View", f.View(0, size, touchSlice))
+		noError(t, "Prefetch", f.Prefetch(0, size))
+		if _, err := f.ReadAt(make([]byte, 1), size); err != io.EOF { //nolint:errorlint // as io.ReaderAt says
+			t.Errorf("beyond the end: %v", err)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("they wait for the Refresh")
+	}
+	close(release)
+	noError(t, "Refresh", <-refreshed)
+	<-done
+	_, err := f.ReadAt(make([]byte, 1), size)
+	noError(t, "beyond the old end", err)
 }

@@ -153,7 +153,7 @@ func (f *File) syncFailed(op string, err error) error {
 func isClosed(err error) bool { return errors.Is(err, fs.ErrClosed) }
 
 func (f *File) checkRange(op string, off, n int64) error {
-	g, err := f.current(op)
+	g, err := f.now(op, 0)
 	if err == nil {
 		err = f.within(op, g, off, n)
 	}

@@ -67,7 +67,7 @@ func StoreAt[T any](f *File, off int64, v T) error {
 // touch is the careful way of LoadAt and StoreAt.
 func (f *File) touch(op string, off int64, t valueType, store bool, access func(*generation) bool) error {
 	for try := 0; ; try++ {
-		g, err := f.current(op)
+		g, err := f.now(op, try)
 		if err == nil && store {
 			err = f.writable(op)
 		}
