@@ -218,10 +218,11 @@ const aheadRequest = 128 << 10
 // readExactly asks the kernel to read pages that are about to be waited for.
 // For a page that is missing at that time it would read a whole neighbourhood,
 // and wait for that, which is right only where one page after the other is
-// missed. A wide range it would read piece by piece, each time waiting for the
-// last.
+// missed, and not where it was advised that reads jump about. A wide range it
+// would read piece by piece, each time waiting for the last.
 func (e *extent) readExactly(lo, last int) {
-	if e.missed.Swap(int64(last)+1) == int64(lo) || e.src.info == nil {
+	next := e.missed.Swap(int64(last)+1) == int64(lo)
+	if next && !e.src.random.Load() || e.src.info == nil {
 		return
 	}
 	ps := sys.PageSize()

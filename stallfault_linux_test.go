@@ -111,3 +111,20 @@ func TestNoStallFault(t *testing.T) {
 		}
 	}
 }
+
+// TestRandomReadsWide: a wide read is asked of the disk in large requests, step
+// after step, also where it was advised that reads jump about.
+func TestRandomReadsWide(t *testing.T) {
+	prove.NeedE2E(t, prove.Linux, prove.Root, prove.FUSE)
+	prove.Need(t, prove.Advice)
+	fs := slowfs.Start(t, slowfs.Options{})
+	fs.AddFile("file", widePages*pageSize, slowfs.Offsets)
+	f := mustOpen(t, fs.Path("file"), &mmapio.Options{Mode: mmapio.CopyOnWrite})
+	check(t, f.Advise(0, f.Size(), mmapio.AdviceRandom))
+	fs.ResetLog()
+	_, err := f.ReadAt(make([]byte, f.Size()), 0)
+	check(t, err)
+	if n, most := fs.Count(slowfs.OpRead), widePages*int(pageSize)/(64<<10); n > most {
+		t.Errorf("%d requests for %d pages, want %d at most", n, widePages, most)
+	}
+}
