@@ -60,12 +60,7 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 	case store:
 		// It can be loaded, so it was a store that failed: this one.
 	case from >= 0:
-		for p := max(page.Down(from+int64(e.delta), ps), bad-probes*ps); p < bad; p += ps {
-			if !e.loads(p) {
-				bad = p
-				break
-			}
-		}
+		bad = e.firstUnloadable(max(page.Down(from+int64(e.delta), ps), bad-probes*ps), bad)
 	default:
 		for p := bad - ps; p >= max(0, bad-probes*ps) && !e.loads(p); p -= ps {
 			bad = p
@@ -74,8 +69,38 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 	return e.faultAt(op, bad-int64(e.delta), store)
 }
 
-// loads tries a page, given by its distance from base.
+// firstUnloadable returns the first page of [lo, hi) that cannot be loaded, or hi.
+// Few of them need be in memory, so that many may have to be read.
+func (e *extent) firstUnloadable(lo, hi int64) int64 {
+	for lo < hi {
+		end := min(hi, lo&^(bringStep-1)+bringStep)
+		if !mayStall {
+			e.readExactly(int(lo>>pageShift), int(end>>pageShift)-1)
+			if e.space.Populate(e.base+int(lo), int(end-lo), false) == nil {
+				lo = end
+				continue
+			}
+		}
+		for ; lo < end; lo += int64(sys.PageSize()) {
+			if !e.loads(lo) {
+				return lo
+			}
+		}
+	}
+	return hi
+}
+
+// loads tries a page, given by its distance from base: by a system call, since a
+// disk may take long to fail, and itself where that does not tell.
 func (e *extent) loads(at int64) bool {
+	if !mayStall {
+		switch err := e.space.Populate(e.base+int(at), sys.PageSize(), false); {
+		case err == nil:
+			return true
+		case errors.Is(err, sys.ErrUnreadable), errors.Is(err, sys.ErrPoisoned):
+			return false
+		}
+	}
 	return fault.Loads(&e.space.Bytes(e.base+int(at), 1)[0])
 }
 

@@ -42,8 +42,7 @@ func (f *File) copyMemory(op string, from, to *generation) error {
 	}
 	err := f.copyPrivateRuns(op, from, to)
 	if errors.Is(err, errors.ErrUnsupported) {
-		copy(to.data, from.data)
-		return nil
+		return f.copyPages(op, from, to, 0, int(from.mem.mapped.Load()))
 	}
 	return err
 }
@@ -113,7 +112,7 @@ func (f *File) copyPrivate(op string, from, to *generation) error {
 	}
 	err := f.copyPrivateRuns(op, from, to)
 	if errors.Is(err, errors.ErrUnsupported) {
-		return copyChanged(op, from, to)
+		return f.copyChanged(op, from, to)
 	}
 	return err
 }
@@ -130,7 +129,7 @@ func (f *File) copyPrivateRuns(op string, from, to *generation) error {
 		if lo < 0 {
 			break
 		}
-		if err := copyPages(op, from, to, lo-m.base, hi-m.base); err != nil {
+		if err := f.copyPages(op, from, to, lo-m.base, hi-m.base); err != nil {
 			return err
 		}
 		at = hi - m.base
@@ -138,15 +137,15 @@ func (f *File) copyPrivateRuns(op string, from, to *generation) error {
 	return nil
 }
 
-// copyPages copies whole pages of one generation to the other.
-func copyPages(op string, from, to *generation, lo, hi int) error {
+// copyPages copies whole pages of one generation to the other, and makes copies
+// of no more pages than those.
+func (f *File) copyPages(op string, from, to *generation, lo, hi int) error {
 	lo, hi = max(lo-from.mem.delta, 0), min(hi-from.mem.delta, len(from.data), len(to.data))
-	if lo >= hi {
-		return nil
-	}
-	err := Guard(func() error {
-		copy(to.data[lo:hi], from.data[lo:hi])
-		return nil
+	err := f.inSteps(from, to, int64(lo), int64(hi), true, func(lo, hi int64) error {
+		return Guard(func() error {
+			copy(to.data[lo:hi], from.data[lo:hi])
+			return nil
+		})
 	})
 	var fe *FaultError
 	if errors.As(err, &fe) {
@@ -157,21 +156,63 @@ func copyPages(op string, from, to *generation, lo, hi int) error {
 
 // copyChanged is copyPrivate where the kernel does not tell which pages are
 // private: those that differ.
-func copyChanged(op string, from, to *generation) error {
-	ps, end := sys.PageSize(), min(len(from.data), len(to.data))
-	for lo := 0; lo < end; lo += ps {
-		hi := min(lo+ps, end)
-		same := false
-		err := Guard(func() error {
-			same = bytes.Equal(from.data[lo:hi], to.data[lo:hi])
-			return nil
-		})
-		if err == nil && !same {
-			err = copyPages(op, from, to, lo+from.mem.delta, hi+from.mem.delta)
+func (f *File) copyChanged(op string, from, to *generation) error {
+	end := int64(min(len(from.data), len(to.data)))
+	return f.inSteps(from, to, 0, end, false, func(lo, hi int64) error {
+		for lo < hi {
+			next := lo + int64(from.mem.pageStep(lo, hi))
+			same := false
+			err := Guard(func() error {
+				same = bytes.Equal(from.data[lo:next], to.data[lo:next])
+				return nil
+			})
+			if err == nil && !same {
+				err = f.copyPages(op, from, to, int(lo)+from.mem.delta, int(next)+from.mem.delta)
+			}
+			if err != nil && !errors.Is(err, errEOF) {
+				return err
+			}
+			lo = next
 		}
-		if err != nil && !errors.Is(err, errEOF) {
+		return nil
+	})
+}
+
+// inSteps calls do for the parts of [lo, hi), one after the other, that it has
+// brought in of both generations: the old pages may be in swap, and below a new
+// one the file's must be read first, also to store to it. Where a page cannot be
+// had it goes by pages, and leaves that one to do, whose fault tells why.
+func (f *File) inSteps(from, to *generation, lo, hi int64, store bool, do func(lo, hi int64) error) error {
+	careful := lo // up to there it goes by pages
+	for lo < hi {
+		step := from.mem.step(lo, hi, bringStep)
+		if lo < careful {
+			step = from.mem.pageStep(lo, hi)
+		}
+		if f.readyBoth(from, to, lo, step, store) != nil && lo >= careful {
+			careful = lo + int64(step)
+			continue
+		}
+		if err := do(lo, lo+int64(step)); err != nil {
 			return err
 		}
+		lo += int64(step)
 	}
 	return nil
+}
+
+// readyBoth brings in n bytes at off of the old generation for loads, and of the
+// new one for loads or for stores.
+func (f *File) readyBoth(from, to *generation, off int64, n int, store bool) error {
+	if mayStall {
+		return nil
+	}
+	// Not ready: to ask again costs little beside a copy, and what was known to be
+	// in memory within the last second may be in swap by now.
+	lo, last := from.mem.pageRange(off, n)
+	err := from.mem.space.Populate(from.mem.base+lo<<pageShift, (last-lo+1)<<pageShift, false)
+	if err != nil && !errors.Is(err, sys.ErrUnsupported) {
+		return err
+	}
+	return f.ready(to, off, n, toCopy(store))
 }
