@@ -1,19 +1,16 @@
 package mmapio_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -185,23 +182,7 @@ func TestLockLimitInUserNamespace(t *testing.T) {
 	if check(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit)); limit.Max < mib {
 		prove.Unable(t, "RLIMIT_MEMLOCK is %d", limit.Max)
 	}
-	self, err := os.Executable()
-	check(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	child := exec.CommandContext(ctx, self, "-test.run=^"+t.Name()+"$")
-	child.Env = append(os.Environ(), env+"=1")
-	child.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-	}
-	out, err := child.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENOSYS) {
-		prove.Unable(t, "no user namespaces here: %v", err)
-	}
-	if err != nil || !strings.Contains(string(out), "PASS") {
-		t.Errorf("%v\n%s", err, out)
-	}
+	inUserNamespace(t, 0, env+"=1")
 }
 
 // A hole in a file on a full tmpfs has no memory to be locked in.

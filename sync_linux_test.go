@@ -273,6 +273,65 @@ func TestWriteBackFails(t *testing.T) {
 	}
 }
 
+// TestWriteBackFailsOddly: the error of a write-back that a store to the same
+// page has met reaches the next Sync, also one that a refused system call has.
+func TestWriteBackFailsOddly(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	for _, errno := range []unix.Errno{unix.EIO, unix.EDQUOT, unix.EPERM, unix.EINVAL, unix.EOPNOTSUPP} {
+		name := unix.ErrnoName(errno)
+		disk.AddData(name, make([]byte, 4*pageSize))
+		f := mustOpen(t, disk.Path(name), &mmapio.Options{Mode: mmapio.ReadWrite})
+		store(t, f, 0, "lost")
+		disk.ResetLog()
+		remove := disk.FailWrites(name, 0, 0, errno)
+		if err := f.StartSync(0, f.Size()); err != nil {
+			t.Logf("StartSync itself: %v", err)
+		}
+		until(t, "written", func() bool {
+			log := disk.Log(slowfs.OpWrite)
+			return len(log) > 0 && log[0].Done
+		})
+		remove()
+		store(t, f, 0, "late")
+		wantPathError(t, f.Sync(), "sync", disk.Path(name), errno)
+		mustClose(t, f)
+	}
+}
+
+// refusedChild stores and syncs where sync_file_range(2) is refused.
+var refusedChild = prove.Register("refused write-back", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.ReadWrite})
+	store(t, f, 0, "first")
+	noError(t, "StartSync", f.StartSync(0, f.Size()))
+	noError(t, "Sync", f.Sync())
+	store(t, f, 0, "again")
+	noError(t, "SyncRange", f.SyncRange(0, f.Size()))
+	noError(t, "Close", f.Close())
+	return 0
+})
+
+// TestWriteBackRefused: a filter that refuses the call which only begins or
+// awaits a write-back keeps nothing from becoming durable.
+func TestWriteBackRefused(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	for _, errno := range []unix.Errno{unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL, unix.ESPIPE, unix.EOPNOTSUPP} {
+		name := unix.ErrnoName(errno)
+		disk.AddData(name, make([]byte, 2<<20)) // wide to SyncRange
+		disk.ResetLog()
+		if res := refusedChild.Run(t, prove.Args(disk.Path(name)), prove.Refuse(sysSyncFileRange, int(errno))); res.Code != 0 {
+			t.Errorf("%s: %v", name, res)
+		}
+		wantSyncs(t, disk, name, 2, 0)
+		var got [5]byte
+		if disk.DurableAt(name, got[:], 0); string(got[:]) != "again" {
+			t.Errorf("%s: %q is durable", name, got)
+		}
+	}
+}
+
 // TestSyncFailsInDirectory: that the entry is not durable is an error, but one
 // that passes.
 func TestSyncFailsInDirectory(t *testing.T) {

@@ -30,7 +30,7 @@ type Set struct {
 	life   time.Duration
 	keeper Keeper
 
-	table atomic.Pointer[table] // nil until something is known
+	table atomic.Pointer[table] // nil until something is known, and after Stop
 
 	paused atomic.Int32
 
@@ -154,19 +154,20 @@ func (s *Set) Add(lo, last int) {
 		lo = end + 1
 	}
 	if s.paused.Load() > 0 {
-		s.Forget(from, last+1) // Pause may not have seen them
+		s.Forget(from, last+1) // Pause or Stop may not have seen them
 	}
 }
 
 func (s *Set) makeTable() *table {
-	if t := s.table.Load(); t != nil {
-		return t
+	for {
+		if t := s.table.Load(); t != nil {
+			return t
+		}
+		t := make(table, (s.pages+blockPages-1)/blockPages)
+		if s.table.CompareAndSwap(nil, &t) {
+			return &t
+		}
 	}
-	t := make(table, (s.pages+blockPages-1)/blockPages)
-	if s.table.CompareAndSwap(nil, &t) {
-		return &t
-	}
-	return s.table.Load()
 }
 
 func (s *Set) makeBlock(t *table, i int) *block {
@@ -288,8 +289,11 @@ func (s *Set) Pause() (resume func()) {
 	return func() { s.paused.Add(-1) }
 }
 
-// Stop ends the timer and sets no other.
+// Stop forgets everything for good: from then on nothing is known, and there is
+// no timer.
 func (s *Set) Stop() {
+	s.paused.Add(1) // no Add leaves anything, see there
+	s.table.Store(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true

@@ -3,6 +3,7 @@ package known_test
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,6 +104,11 @@ func (k keeper) Keep(lo, hi int, keep func(lo, hi int)) {
 	}
 }
 
+// asked keeps nothing, and counts how often it could have.
+type asked struct{ atomic.Int32 }
+
+func (a *asked) Keep(int, int, func(lo, hi int)) { a.Add(1) }
+
 // TestWere: what was forgotten by time can be asked for in one go, what was
 // forgotten for a reason cannot.
 func TestWere(t *testing.T) {
@@ -125,17 +131,21 @@ func TestWere(t *testing.T) {
 // for a Set that nobody has any more.
 func TestTimer(t *testing.T) {
 	s := new(known.Set)
-	s.Init(100, time.Millisecond, nil)
+	var asked asked
+	s.Init(100, time.Millisecond, &asked)
 	for range 3 {
 		s.Add(3, 70)
 		for s.Has(3, 70) || s.Has(3, 3) {
 			time.Sleep(time.Millisecond)
 		}
 	}
+	s.Add(1, 1)
 	s.Stop()
+	time.Sleep(20 * time.Millisecond) // what was under way has ended
+	before := asked.Load()
 	s.Add(1, 1)
 	time.Sleep(20 * time.Millisecond) // a timer would have fired
-	if !s.Has(1, 1) {
+	if asked.Load() != before {
 		t.Error("a timer after Stop")
 	}
 
@@ -152,6 +162,55 @@ func TestTimer(t *testing.T) {
 		case <-gone:
 			return
 		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// TestStop: nothing is known any more, nor will be, be it kept, on its way to be
+// forgotten, or new.
+func TestStop(t *testing.T) {
+	locked := make(keeper, 20000)
+	locked[3] = true
+	var s known.Set
+	s.Init(len(locked), time.Hour, locked)
+	s.Add(3, 5)
+	s.Expire() // page 3 is kept, and 4 and 5 were known
+	s.Add(8000, 9000)
+	resume := s.Pause()
+	s.Stop()
+	resume()
+	nothing := func(what string) {
+		t.Helper()
+		first, last := s.Missing(0, 19999)
+		_, were := s.Were(4)
+		if s.Has(3, 3) || s.Has(8000, 9000) || s.Has(1, 1) || first != 0 || last != 19999 || were {
+			t.Errorf("%s: something is known", what)
+		}
+	}
+	nothing("stopped")
+	s.Add(1, 9000)
+	nothing("added to")
+	s.Expire()
+	s.Stop()
+	nothing("stopped again")
+
+	for range 200 {
+		var s known.Set
+		s.Init(20000, time.Hour, nil)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for i := range 100 {
+					s.Add(i*97, i*97+300)
+				}
+			})
+		}
+		s.Stop()
+		wg.Wait()
+		for page := range 20000 {
+			if s.Has(page, page) {
+				t.Fatalf("page %d is known after Stop", page)
+			}
 		}
 	}
 }

@@ -163,7 +163,16 @@ func bisect(lo, hi, have int64, count func(lo, hi int64) (int64, error), run fun
 	if err != nil {
 		return err
 	}
-	return bisect(mid, hi, have-left, count, run)
+	// The rest is only likely to be in the other half: pages of this one may have
+	// come or gone since they were counted together. So it is not named before it
+	// has been counted.
+	right := have - left
+	if right < 0 || right >= hi-mid {
+		if right, err = count(mid, hi); err != nil {
+			return err
+		}
+	}
+	return bisect(mid, hi, right, count, run)
 }
 
 // incoreTells reports whether mincore(2) tells the caller the truth about f. It

@@ -3,6 +3,8 @@ package sys
 import (
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -154,7 +156,27 @@ func (s *Space) hugePages(at, n int) (pages int, err error) {
 	return pages, nil
 }
 
+// owns is what the kernel asks before it tells the truth. No capability of a user
+// namespace is about files of users that the namespace does not know.
 func owns(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == unix.Geteuid() || hasCap(unix.CAP_FOWNER)
+	return ok && isKnown(st.Uid) && (int(st.Uid) == unix.Geteuid() || hasCap(unix.CAP_FOWNER))
+}
+
+// isKnown reports whether a number from stat(2) surely is a user of the process's
+// user namespace: all whom it does not know are shown with the same number, which
+// may be somebody's, too.
+func isKnown(uid uint32) bool {
+	const everybody = "4294967295"
+	text, _ := os.ReadFile("/proc/self/uid_map")
+	if ids := strings.Fields(string(text)); len(ids) == 3 && ids[2] == everybody {
+		return true
+	}
+	unknown := uint64(65534)
+	if text, err := os.ReadFile("/proc/sys/kernel/overflowuid"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil {
+			unknown = n
+		}
+	}
+	return uint64(uid) != unknown
 }

@@ -57,6 +57,61 @@ func TestBisect(t *testing.T) {
 	}
 }
 
+// What is named was found where it is, whatever comes and goes meanwhile.
+func TestBisectMoving(t *testing.T) {
+	for range 2000 {
+		n := 1 + rand.Int64N(64)
+		pages := make([]bool, n)
+		never, always := rand.Int64N(n), rand.Int64N(n)
+		asked := map[[2]int64]int64{}
+		count := func(lo, hi int64) (have int64, err error) {
+			for i := range pages {
+				pages[i] = rand.IntN(2) == 0
+			}
+			pages[always], pages[never] = true, false
+			for _, yes := range pages[lo:hi] {
+				if yes {
+					have++
+				}
+			}
+			asked[[2]int64{lo, hi}] = have
+			return have, nil
+		}
+		have, _ := count(0, n)
+		err := bisect(0, n, have, count, func(lo, hi int64) {
+			if lo <= never && never < hi {
+				t.Fatalf("[%d, %d) has page %d, which is never there", lo, hi, never)
+			}
+			if asked[[2]int64{lo, hi}] != hi-lo {
+				t.Fatalf("[%d, %d) was not found to be there", lo, hi)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// All go after the first look, or come.
+	for _, c := range []struct{ n, have, then, want int64 }{{2, 1, 0, 0}, {4, 1, 1, 4}} {
+		found := int64(0)
+		count := func(lo, hi int64) (int64, error) { return c.then * (hi - lo), nil }
+		err := bisect(0, c.n, c.have, count, func(lo, hi int64) { found += hi - lo })
+		if err != nil || found != c.want {
+			t.Errorf("%+v: %d, %v", c, found, err)
+		}
+	}
+	failed := errors.New("failed")
+	calls := 0
+	err := bisect(0, 2, 1, func(lo, hi int64) (int64, error) {
+		if calls++; calls > 1 {
+			return 0, failed
+		}
+		return 0, nil
+	}, func(lo, hi int64) {})
+	if err != failed {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A file just written is in RAM, whatever the system asks to know it.
 func TestResident(t *testing.T) {
 	realPages(t)

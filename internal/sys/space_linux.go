@@ -154,28 +154,30 @@ func (s *Space) oneMapping(at, n int) (bool, error) {
 // MS_ASYNC does nothing here. What was stored through mappings is dirty in the
 // page cache since the store faulted.
 func (s *Space) startFlush(f *os.File, off int64, _, n int) error {
-	return syncFileRange(f, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
+	return writeBack(f, off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
 }
 
 func awaitFlush(f *os.File, off, n int64) error {
-	return syncFileRange(f, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
+	return writeBack(f, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE)
 }
 
 func writeOut(f *os.File, off, n int64) error {
 	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	return syncFileRange(f, off, n, all)
+	return writeBack(f, off, n, all)
 }
 
-func syncFileRange(f *os.File, off, n int64, flags int) error {
-	return unlessMissing(control(f, func(fd int) error { return unix.SyncFileRange(fd, off, n, flags) }))
-}
-
-// unlessMissing is for hints, which emulators may not have.
-func unlessMissing(err error) error {
-	if err == unix.ENOSYS { //nolint:errorlint // bare errno
-		return nil
-	}
-	return err
+// writeBack is sync_file_range(2), and returns only what write-back reports.
+// Emulators may not have the call, and filters refuse it, which says nothing about
+// the disk; but a write-back may fail with EPERM, too. Without flags the call does
+// nothing, so that it fails only where it is not to be had.
+func writeBack(f *os.File, off, n int64, flags int) error {
+	return control(f, func(fd int) error {
+		err := unix.SyncFileRange(fd, off, n, flags)
+		if err == nil || err == unix.ENOSYS || unix.SyncFileRange(fd, off, n, 0) != nil { //nolint:errorlint // bare errno
+			return nil
+		}
+		return err
+	})
 }
 
 // scanArg is struct pm_scan_arg of linux/fs.h (Linux 6.7), scanRegion struct
