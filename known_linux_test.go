@@ -225,6 +225,47 @@ func TestKnownWritable(t *testing.T) {
 	}
 }
 
+// TestShrinkForgets: what a copier that nobody waits for has found in memory is
+// not known if a shrink takes it away before the copier notes it, also when the
+// File is as long again by then.
+func TestShrinkForgets(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Scan)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	tail := 2*pageSize + 8
+	for name, do := range map[string]func(f *mmapio.File) error{
+		"LoadAt":  func(f *mmapio.File) error { _, err := mmapio.LoadAt[uint64](f, tail); return err },
+		"StoreAt": func(f *mmapio.File) error { return mmapio.StoreAt[uint64](f, tail, 1) },
+		"still in": func(f *mmapio.File) error {
+			f.Expire()
+			_, err := mmapio.LoadAt[uint64](f, tail)
+			return err
+		},
+	} {
+		path, _ := patternFile(t, 4*pageSize)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: 8 * pageSize})
+		if name == "still in" {
+			if _, err := mmapio.LoadAt[uint64](f, tail); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := 0
+		restore := mmapio.WhenFound(func() {
+			found++
+			mustResize(t, f, pageSize)
+			mustResize(t, f, 4*pageSize)
+		})
+		err := do(f)
+		restore()
+		if err != nil || found == 0 {
+			t.Fatalf("%s: found %d times, %v", name, found, err)
+		}
+		if load, put := f.Known(tail, 8); load || put {
+			t.Errorf("%s: new pages are known: load %v, store %v", name, load, put)
+		}
+		mustClose(t, f)
+	}
+}
+
 // TestPrefault is about which ranges are brought in by those who lend them.
 func TestPrefault(t *testing.T) {
 	prove.Need(t, prove.Advice, prove.Pagemap)

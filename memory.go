@@ -74,6 +74,7 @@ type extent struct {
 	holders, calls, copiers gate.Gate
 
 	mapped  atomic.Int64 // bytes from base that are mapped, in whole pages; the rest is reserved
+	shrinks atomic.Int64 // how often pages were taken away in place, see found
 	touched atomic.Bool  // a lock has brought something in, see kernelLock
 
 	mu      sync.Mutex

@@ -249,10 +249,11 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		switch err := m.space.Clear(m.base+from, to-from); {
 		case err == nil:
 			m.mapped.Store(int64(from))
-			m.forget(int64(from), int64(to))
 		case f.anonymous():
 			clear(m.space.Bytes(m.base+from, to-from)) // to grow shows zeroes
 		}
+		m.shrinks.Add(1) // first: who finds pages looks here after they are known
+		m.forget(int64(from), int64(to))
 	}
 	f.cutAdvised(int64(from))
 	l.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mmapio/mmapio/internal/known"
 	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -171,7 +172,7 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 	if !store && e.stillIn(lo, last) {
 		return nil
 	}
-	ps := sys.PageSize()
+	ps, before := sys.PageSize(), e.shrinks.Load()
 	err := error(sys.ErrUnsupported)
 	at, size := e.base+lo*ps, (last-lo+1)*ps
 	switch {
@@ -196,11 +197,25 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 	if err != nil {
 		return err
 	}
-	e.resident.Add(lo, last)
+	e.found(&e.resident, lo, last, before)
 	if store {
-		e.writable.Add(lo, last)
+		e.found(&e.writable, lo, last, before)
 	}
 	return nil
+}
+
+// whenFound lets tests come in between what found is about.
+var whenFound = func() {}
+
+// found has pages known that were in memory when there had been so many shrinks.
+// A shrink does not wait for copiers that are not counted: it may have taken the
+// pages away since, and forgotten them, and others may be in their place.
+func (e *extent) found(set *known.Set, lo, last int, shrinks int64) {
+	whenFound()
+	set.Add(lo, last)
+	if e.shrinks.Load() != shrinks {
+		set.Forget(lo, last+1)
+	}
 }
 
 // awaitWriteBack waits for pages on their way to the disk, where a store to them
@@ -293,7 +308,7 @@ func (e *extent) stillIn(lo, last int) bool {
 	if !ok || last > end {
 		return false
 	}
-	ps := sys.PageSize()
+	ps, before := sys.PageSize(), e.shrinks.Load()
 	absent, err := e.space.Absent(e.base+lo*ps, (end-lo+1)*ps)
 	if err != nil {
 		return false
@@ -304,7 +319,7 @@ func (e *extent) stillIn(lo, last int) bool {
 	if end < last {
 		return false
 	}
-	e.resident.Add(lo, end)
+	e.found(&e.resident, lo, end, before)
 	return true
 }
 

@@ -16,6 +16,14 @@ func KnownFor(resident, writable time.Duration) (restore func()) {
 	return func() { residentFor, writableFor = r, w }
 }
 
+// WhenFound has do called when pages were found in memory, right before they are
+// known, until restore is called.
+func WhenFound(do func()) (restore func()) {
+	old := whenFound
+	whenFound = do
+	return func() { whenFound = old }
+}
+
 // Expire is what the timers do.
 func (f *File) Expire() {
 	m := f.cur.Load().mem
