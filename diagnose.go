@@ -39,22 +39,38 @@ func (e *cgroupError) Error() string { return "no room in memory cgroup " + e.gr
 // Offsets are the set's.
 func (f *File) lockError(call *lockCall, g *generation, lo, hi int64, err error) error {
 	f.locks.mu.Lock()
-	need := f.toLock(call)
+	s := f.standing(call, f.toLock(call))
 	f.locks.mu.Unlock()
-	return f.lockErrorHeld(call, g, lo, hi, err, need)
+	return f.explain(call, g, lo, hi, err, s)
 }
 
-// lockErrorHeld is lockError for a caller that holds locks.mu. need is how much
-// the call still has to lock.
+// lockErrorHeld is lockError for a caller that holds locks.mu, with an error that
+// no file has to be read for. need is how much the call still has to lock.
 func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err error, need int64) error {
+	return f.explain(call, g, lo, hi, err, f.standing(call, need))
+}
+
+// A standing is how a call stands to the limits at one moment: other windows of it
+// may be under way.
+type standing struct {
+	need   int64 // bytes, with what the call has locked itself: that is about to be let go
+	limits LockLimits
+}
+
+// standing is for a caller that holds locks.mu.
+func (f *File) standing(call *lockCall, need int64) standing {
+	s := standing{need: need + call.locked}
+	s.limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
+	s.limits.InUse = max(s.limits.InUse-call.locked, min(s.limits.InUse, 0))
+	return s
+}
+
+// explain makes the error of a call.
+func (f *File) explain(call *lockCall, g *generation, lo, hi int64, err error, s standing) error {
 	if errors.Is(err, errors.ErrUnsupported) {
 		return f.fail(call.op, errors.ErrUnsupported)
 	}
-	e := &LockError{Op: call.op, Path: f.src.name, Off: call.off, Len: call.n, Err: err}
-	e.Limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
-	// What the call has locked itself is about to be let go.
-	need += call.locked
-	e.Limits.InUse = max(e.Limits.InUse-call.locked, min(e.Limits.InUse, 0))
+	e := &LockError{Op: call.op, Path: f.src.name, Off: call.off, Len: call.n, Err: err, Limits: s.limits}
 	var (
 		maps  *mapCountError
 		group *cgroupError
@@ -71,7 +87,7 @@ func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err er
 	case errors.Is(err, errUnsettled):
 		e.Cause, e.fact = CauseMemory, err.Error()
 	case errors.Is(err, sys.ErrNoMemory), errors.Is(err, sys.ErrAgain), errors.Is(err, fs.ErrPermission):
-		f.refused(e, need, hi-lo)
+		f.refused(e, s.need, hi-lo)
 	default:
 		e.fact = underlying(err).Error()
 	}
@@ -83,6 +99,7 @@ func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err er
 func (f *File) refused(e *LockError, need, step int64) {
 	lim := e.Limits
 	limited := !lim.Unlimited && lim.Soft >= 0
+	inUse := max(lim.InUse, 0) // where it is not known, the call alone may be too much
 	switch {
 	case limited && lim.Soft == 0:
 		e.Cause = CausePermission
@@ -90,11 +107,15 @@ func (f *File) refused(e *LockError, need, step int64) {
 			size(need), bound(lim.Hard))
 		e.remedy = raise(lim, need)
 		return
-	case limited && lim.InUse >= 0 && step > lim.Soft-lim.InUse, limited && lim.InUse >= 0 && need > lim.Soft-lim.InUse:
+	case limited && max(step, need) > lim.Soft-inUse:
 		e.Cause = CauseLimit
-		e.fact = fmt.Sprintf("needs %s, %s locked so far, RLIMIT_MEMLOCK is %s (soft %d, hard %s)",
-			size(need), size(lim.InUse), size(lim.Soft), lim.Soft, bound(lim.Hard))
-		e.remedy = raise(lim, lim.InUse+need)
+		soFar := ""
+		if lim.InUse >= 0 {
+			soFar = size(inUse) + " locked so far, "
+		}
+		e.fact = fmt.Sprintf("needs %s, %sRLIMIT_MEMLOCK is %s (soft %d, hard %s)",
+			size(need), soFar, size(lim.Soft), lim.Soft, bound(lim.Hard))
+		e.remedy = raise(lim, inUse+need)
 		return
 	}
 	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
@@ -153,13 +174,17 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.Cause, e.Err = CauseMemory, why
 		e.fact = fmt.Sprintf("there is no space for the page at offset %d: %v", off, why)
 		e.remedy = "make room on the file system"
-	case errors.Is(why, errNoMemory), errors.Is(why, ErrReadOnly):
-		// Nothing was stored, so that stores are refused is no reason.
+	case errors.Is(why, errNoMemory) && f.src.inMemory():
 		e.Cause = CauseMemory
-		e.fact = fmt.Sprintf("the page at offset %d cannot be had, though the file can be read there", off)
-		e.remedy = "make room on the file system, if it keeps its files in memory"
+		e.fact = fmt.Sprintf("there is no memory for the page at offset %d on a file system that keeps its files there", off)
+		e.remedy = "make room on the file system"
+	case errors.Is(why, errNoMemory):
+		e.fact = fmt.Sprintf("the page at offset %d could not be read, and by now it can", off)
+		e.remedy = "try again"
 	default:
-		e.Err = why
+		if !errors.Is(why, errUnknownFault) {
+			e.Err = why
+		}
 		e.fact = fmt.Sprintf("the page at offset %d cannot be read: %v", off, why)
 	}
 }

@@ -160,6 +160,35 @@ func (s *source) size() (size int64, known bool) {
 	return 0, false
 }
 
+// toAsk returns a descriptor of the file to ask by, or nil: where there is none any
+// more, another, if the name still leads to the file.
+func (s *source) toAsk() (file *os.File, done func()) {
+	done = func() {}
+	if s.file != nil || s.info == nil {
+		return s.file, done
+	}
+	if info, err := os.Stat(s.name); err != nil || !os.SameFile(info, s.info) {
+		return nil, done
+	}
+	file, err := os.OpenFile(s.name, os.O_RDONLY|sys.OpenFlags, 0)
+	if err != nil {
+		return nil, done
+	}
+	if info, err := file.Stat(); err != nil || !os.SameFile(info, s.info) {
+		file.Close() //nolint:errcheck // it was only looked at
+		return nil, done
+	}
+	return file, func() { file.Close() } //nolint:errcheck // as above
+}
+
+// inMemory reports whether the file system keeps the file in memory and nowhere
+// else.
+func (s *source) inMemory() bool {
+	file, done := s.toAsk()
+	defer done()
+	return file != nil && (sys.ReadsOf(file) == sys.ReadsMemory || !sys.PageCached(file))
+}
+
 // why finds the reason that the page of a byte is bad.
 func (s *source) why(off int64, store bool) error {
 	at := s.off + off
@@ -170,14 +199,19 @@ func (s *source) why(off int64, store bool) error {
 	if s.mode == ReadOnly && store {
 		return ErrReadOnly
 	}
-	if s.file == nil {
+	file, done := s.toAsk()
+	defer done()
+	if file == nil {
 		return errUnknownFault
 	}
 	var b [1]byte
-	if _, err := sys.ReadAt(s.file, b[:], at); errors.Is(err, os.ErrClosed) {
+	if _, err := sys.ReadAt(file, b[:], at); errors.Is(err, os.ErrClosed) {
 		return errUnknownFault
 	} else if err != nil {
 		return underlying(err)
+	}
+	if s.mode == ReadWrite && s.file == nil {
+		return errUnknownFault // it may be for want of space
 	}
 	if s.mode == ReadWrite {
 		// Asks for a block for this page; the size stays. If there is one by

@@ -226,3 +226,57 @@ func TestProofLockUnreadable(t *testing.T) {
 		})
 	}
 }
+
+// Without a descriptor the reason is found by the name, and else is what the kernel
+// said.
+func TestProofLockUnreadableDropFD(t *testing.T) {
+	prove.NeedE2E(t, prove.FUSE, prove.Pagemap)
+	const bad = 3
+	slow := slowfs.Start(t, slowfs.Options{})
+	for _, mode := range allModes {
+		name := "f" + mode.String()
+		slow.AddFile(name, 8*pageSize, slowfs.Offsets)
+		heal := slow.FailReads("", bad*pageSize, pageSize, syscall.EIO)
+		f := mustOpen(t, slow.Path(name), &mmapio.Options{Mode: mode, DropFD: true})
+		text := fmt.Sprintf("lockall %s [0, %d): the page at offset %d cannot be read: input/output error", f.Name(), 8*pageSize, bad*pageSize)
+		if err := f.LockAll(); !errors.Is(err, syscall.EIO) || err.Error() != text {
+			t.Errorf("%v: %v", mode, err)
+		}
+		check(t, os.Rename(slow.Path(name), slow.Path(name)+"2"))
+		err := f.LockAll()
+		if !errors.Is(err, syscall.EFAULT) || !strings.Contains(err.Error(), "the reason is not known") {
+			t.Errorf("%v, without a name: %v", mode, err)
+		}
+		heal()
+		mustClose(t, f)
+	}
+}
+
+// What could not be read and by now can is not taken for a want of memory.
+func TestProofLockUnreadableOnce(t *testing.T) {
+	prove.NeedE2E(t, prove.FUSE, prove.Pagemap)
+	slow := slowfs.Start(t, slowfs.Options{})
+	failed := 0
+	for times := 1; times <= 100 && failed < 2; times++ { // the kernel tries again by itself
+		name := fmt.Sprint("f", times)
+		slow.AddFile(name, 8*pageSize, slowfs.Offsets)
+		slow.Add(slowfs.Rule{Op: slowfs.OpRead, Path: name, Times: times, Err: syscall.EIO})
+		f := mustOpen(t, slow.Path(name), nil)
+		var e *mmapio.LockError
+		err := f.LockAll()
+		if err != nil {
+			failed++
+		}
+		if err != nil && (!errors.As(err, &e) || e.Cause != mmapio.CauseUnknown || !errors.Is(err, syscall.EFAULT) && !errors.Is(err, syscall.EIO)) {
+			t.Errorf("%d times: %v", times, err)
+		}
+		if err != nil && errors.Is(err, syscall.EFAULT) && !strings.HasSuffix(err.Error(), "by now it can; try again") {
+			t.Errorf("%d times: %v", times, err)
+		}
+		check(t, f.LockAll())
+		mustClose(t, f)
+	}
+	if failed == 0 {
+		t.Error("no lock failed, so the test shows nothing")
+	}
+}

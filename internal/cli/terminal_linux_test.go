@@ -53,8 +53,9 @@ func newTerminal(t *testing.T) (keys *os.File, name string) {
 // counts says of each interrupt that it came, and exits with their number. The
 // shell waits for a program that no key reaches and that ends with the test: it
 // leaves a wait for a trap at once.
-const counts = `exec 3<&0
-(trap '' INT; exec cat <&3 >/dev/null 2>&1) &
+const counts = `trap '' INT
+exec 3<&0
+cat <&3 >/dev/null 2>&1 &
 n=0
 trap 'n=$((n+1)); echo got $n' INT
 trap 'exit $n' TERM
