@@ -173,7 +173,7 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 		return nil
 	}
 	ps, before := sys.PageSize(), e.shrinks.Load()
-	err := error(sys.ErrUnsupported)
+	err := sys.ErrUnsupported
 	at, size := e.base+lo*ps, (last-lo+1)*ps
 	switch {
 	case f.anonymous() && !store:
