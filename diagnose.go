@@ -81,6 +81,7 @@ func (f *File) lockErrorHeld(call *lockCall, g *generation, lo, hi int64, err er
 // the size of the run that was refused.
 func (f *File) refused(e *LockError, need, step int64) {
 	lim := e.Limits
+	inUse := max(lim.InUse, 0) // where it is not known, what the call needs by itself is certain
 	limited := !lim.Unlimited && lim.Soft >= 0
 	switch {
 	case limited && lim.Soft == 0:
@@ -89,11 +90,14 @@ func (f *File) refused(e *LockError, need, step int64) {
 			size(need), bound(lim.Hard))
 		e.remedy = raise(lim, need)
 		return
-	case limited && lim.InUse >= 0 && step > lim.Soft-lim.InUse, limited && lim.InUse >= 0 && need > lim.Soft-lim.InUse:
+	case limited && max(step, need) > lim.Soft-inUse:
 		e.Cause = CauseLimit
-		e.fact = fmt.Sprintf("needs %s, %s locked so far, RLIMIT_MEMLOCK is %s (soft %d, hard %s)",
-			size(need), size(lim.InUse), size(lim.Soft), lim.Soft, bound(lim.Hard))
-		e.remedy = raise(lim, lim.InUse+need)
+		e.fact = fmt.Sprintf("needs %s, ", size(need))
+		if lim.InUse >= 0 {
+			e.fact += size(lim.InUse) + " locked so far, "
+		}
+		e.fact += fmt.Sprintf("RLIMIT_MEMLOCK is %s (soft %d, hard %s)", size(lim.Soft), lim.Soft, bound(lim.Hard))
+		e.remedy = raise(lim, inUse+need)
 		return
 	}
 	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
@@ -200,7 +204,7 @@ func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
 	f.locks.mu.Lock()
 	need := f.toLock(call)
 	f.locks.mu.Unlock()
-	if err != nil || need == 0 || need <= soft-lim.InUse {
+	if err != nil || need == 0 || need <= soft-max(lim.InUse, 0) {
 		return nil //nolint:nilerr // as above
 	}
 	l := &f.locks
