@@ -157,6 +157,9 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.Cause = CauseMemory
 		e.fact = fmt.Sprintf("the page at offset %d cannot be had, though the file can be read there", off)
 		e.remedy = "make room on the file system, if it keeps its files in memory"
+	case errors.Is(why, errUnknownFault):
+		e.fact = fmt.Sprintf("the page at offset %d cannot be brought in: %v; without a descriptor of the file the reason cannot be found",
+			off, underlying(e.Err))
 	default:
 		e.Err = why
 		e.fact = fmt.Sprintf("the page at offset %d cannot be read: %v", off, why)

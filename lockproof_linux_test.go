@@ -226,3 +226,46 @@ func TestProofLockUnreadable(t *testing.T) {
 		})
 	}
 }
+
+// Without a descriptor the reason is found by name, and where the name leads to
+// the file no more, what the kernel said stays.
+func TestProofLockUnreadableDropFD(t *testing.T) {
+	prove.NeedE2E(t, prove.FUSE, prove.Pagemap)
+	prove.LeakCheck(t)
+	const pages, bad = 8, 5
+	slow := slowfs.Start(t, slowfs.Options{})
+	for _, mode := range allModes {
+		t.Run(mode.String(), func(t *testing.T) {
+			name := "f" + mode.String()
+			slow.AddFile(name, pages*pageSize, slowfs.Offsets)
+			heal := slow.FailReads(name, bad*pageSize, pageSize, syscall.EIO)
+			path := filepath.Join(t.TempDir(), "link")
+			check(t, os.Symlink(slow.Path(name), path))
+			f := mustOpen(t, path, &mmapio.Options{Mode: mode, DropFD: true})
+			fails := func(when string, errno syscall.Errno, text string) {
+				t.Helper()
+				err := f.LockAll()
+				var e *mmapio.LockError
+				if text = fmt.Sprintf("the page at offset %d %s", bad*pageSize, text); !errors.As(err, &e) ||
+					!errors.Is(err, errno) || e.Cause != mmapio.CauseUnknown || !strings.HasSuffix(err.Error(), text) {
+					t.Errorf("%s: got %v, want unknown, %v: %s", when, err, errno, text)
+				}
+				holds(t, f, strings.Repeat(".", pages))
+			}
+			fails("named", syscall.EIO, "cannot be read: input/output error")
+			gone := "cannot be brought in: bad address; without a descriptor of the file the reason cannot be found"
+			check(t, os.Remove(path))
+			fails("no name", syscall.EFAULT, gone)
+			check(t, os.WriteFile(path, make([]byte, pages*pageSize), 0o600))
+			fails("another file", syscall.EFAULT, gone)
+			check(t, errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600))) // whoever opened it would wait
+			fails("a FIFO", syscall.EFAULT, gone)
+			check(t, errors.Join(os.Remove(path), os.Symlink(slow.Path(name), path)))
+			fails("named again", syscall.EIO, "cannot be read: input/output error")
+			heal()
+			check(t, f.LockAll())
+			holds(t, f, strings.Repeat("#", pages))
+			mustClose(t, f)
+		})
+	}
+}
