@@ -148,15 +148,18 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.Cause = CauseBeyondEOF
 		e.fact = fmt.Sprintf("the file is now %d bytes long, %d are mapped", length, f.src.off+int64(len(g.data)))
 		e.remedy = "call Refresh, or lock what is left"
+	case errors.Is(why, errEOF):
+		e.Cause = CauseBeyondEOF
+		e.fact = fmt.Sprintf("the file ended before offset %d a moment ago", off)
+		e.remedy = "try again"
 	case errors.Is(why, sys.ErrNoSpace):
 		e.Cause, e.Err = CauseMemory, why
 		e.fact = fmt.Sprintf("there is no space for the page at offset %d: %v", off, why)
 		e.remedy = "make room on the file system"
-	case errors.Is(why, errNoMemory), errors.Is(why, ErrReadOnly):
-		// Nothing was stored, so that stores are refused is no reason.
-		e.Cause = CauseMemory
-		e.fact = fmt.Sprintf("the page at offset %d cannot be had, though the file can be read there", off)
-		e.remedy = "make room on the file system, if it keeps its files in memory"
+	case errors.Is(why, errNoReason):
+		// A read that failed once, or a file that was shorter for a moment.
+		e.fact = fmt.Sprintf("the page at offset %d could not be brought in: %v; by now the file can be read there", off, underlying(e.Err))
+		e.remedy = "try again"
 	case errors.Is(why, errUnknownFault):
 		e.fact = fmt.Sprintf("the page at offset %d cannot be brought in: %v; without a descriptor of the file the reason cannot be found",
 			off, underlying(e.Err))

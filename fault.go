@@ -116,12 +116,12 @@ var (
 	errUnknownFault = errors.New("the page cannot be had, and without a descriptor of the file the reason cannot be found")
 	errEOF          = io.ErrUnexpectedEOF
 	errOutside      = errors.New("the address is outside of the mapped bytes")
-	errNoMemory     = errors.New("the page cannot be had, though the file can be read there")
+	errNoReason     = errors.New("the page cannot be had, though the file can be read there")
 )
 
 // unexplained reports whether why found nothing.
 func unexplained(why error) bool {
-	return errors.Is(why, errNoMemory) || errors.Is(why, errUnknownFault)
+	return errors.Is(why, errNoReason) || errors.Is(why, errUnknownFault)
 }
 
 // size asks for the present size of the file, by name once its descriptor is
@@ -153,10 +153,14 @@ func (s *source) why(off int64, store bool) error {
 	}
 	return s.look(func(f *os.File) error {
 		var b [1]byte
-		if _, err := sys.ReadAt(f, b[:], at); err != nil {
+		if _, err := sys.ReadAt(f, b[:], at); errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
 			return underlying(err)
 		}
 		switch {
+		case sys.MemoryFull(f):
+			return sys.ErrNoSpace
 		case s.mode != ReadWrite:
 		case f == s.file:
 			// Asks for a block for this page; the size stays. If there is one by
@@ -171,7 +175,7 @@ func (s *source) why(off int64, store bool) error {
 		case store:
 			return errUnknownFault // without a right to write there is no asking
 		}
-		return errNoMemory
+		return errNoReason
 	})
 }
 

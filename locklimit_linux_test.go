@@ -231,10 +231,14 @@ func TestProofLockNoSpace(t *testing.T) {
 				!strings.Contains(err.Error(), "make room on the file system") {
 				t.Errorf("%v: %v", mode, err)
 			}
-			if mode == mmapio.ReadWrite && !errors.Is(err, syscall.ENOSPC) { // others cannot ask for a block
+			if !errors.Is(err, syscall.ENOSPC) { // found by asking for a block, or the file system for room
 				t.Error(err)
 			}
 			holds(t, f, "#.......")
+			g := mustOpen(t, path, &mmapio.Options{Mode: mode, DropFD: true})
+			if err := g.LockAll(); !errors.As(err, &e) || e.Cause != mmapio.CauseMemory || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%v, DropFD: %v", mode, err)
+			}
 		})
 	}
 }

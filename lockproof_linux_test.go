@@ -269,3 +269,35 @@ func TestProofLockUnreadableDropFD(t *testing.T) {
 		})
 	}
 }
+
+// A read that failed once is gone by the time of the look: nothing is made up.
+func TestProofLockReadFailedOnce(t *testing.T) {
+	prove.NeedE2E(t, prove.FUSE, prove.Pagemap)
+	for i := range 2 * len(allModes) {
+		o := mmapio.Options{Mode: allModes[i/2], DropFD: i%2 == 1}
+		t.Run(fmt.Sprint(o.Mode, " DropFD ", o.DropFD), func(t *testing.T) { readFailedOnce(t, &o) })
+	}
+}
+
+func readFailedOnce(t *testing.T, o *mmapio.Options) {
+	const pages, bad = 8, 5
+	slow := slowfs.Start(t, slowfs.Options{ReadAhead: -1})
+	// The kernel asks again by itself, 8 times or so: fail just as often.
+	var f *mmapio.File
+	var err error
+	for times := 1; err == nil && times < 64; times++ {
+		name := fmt.Sprint("f", times)
+		slow.AddFile(name, pages*pageSize, slowfs.Offsets)
+		slow.Add(slowfs.Rule{Op: slowfs.OpRead, Path: name, Off: bad * pageSize, Len: pageSize, Times: times, Err: syscall.EIO})
+		f = mustOpen(t, slow.Path(name), o)
+		err = f.LockAll()
+	}
+	var e *mmapio.LockError
+	text := fmt.Sprintf("the page at offset %d could not be brought in: bad address; by now the file can be read there; try again", bad*pageSize)
+	if !errors.As(err, &e) || e.Cause != mmapio.CauseUnknown || !errors.Is(err, syscall.EFAULT) || !strings.HasSuffix(err.Error(), text) {
+		t.Errorf("got %v, want unknown, EFAULT: %s", err, text)
+	}
+	holds(t, f, strings.Repeat(".", pages))
+	check(t, f.LockAll())
+	holds(t, f, strings.Repeat("#", pages))
+}
