@@ -98,8 +98,8 @@ func (f *File) explain(call *lockCall, g *generation, lo, hi int64, err error, s
 // the size of the run that was refused.
 func (f *File) refused(e *LockError, need, step int64) {
 	lim := e.Limits
+	inUse := max(lim.InUse, 0) // where it is not known, what the call needs by itself is certain
 	limited := !lim.Unlimited && lim.Soft >= 0
-	inUse := max(lim.InUse, 0) // where it is not known, the call alone may be too much
 	switch {
 	case limited && lim.Soft == 0:
 		e.Cause = CausePermission
@@ -109,12 +109,11 @@ func (f *File) refused(e *LockError, need, step int64) {
 		return
 	case limited && max(step, need) > lim.Soft-inUse:
 		e.Cause = CauseLimit
-		soFar := ""
+		e.fact = fmt.Sprintf("needs %s, ", size(need))
 		if lim.InUse >= 0 {
-			soFar = size(inUse) + " locked so far, "
+			e.fact += size(lim.InUse) + " locked so far, "
 		}
-		e.fact = fmt.Sprintf("needs %s, %sRLIMIT_MEMLOCK is %s (soft %d, hard %s)",
-			size(need), soFar, size(lim.Soft), lim.Soft, bound(lim.Hard))
+		e.fact += fmt.Sprintf("RLIMIT_MEMLOCK is %s (soft %d, hard %s)", size(lim.Soft), lim.Soft, bound(lim.Hard))
 		e.remedy = raise(lim, inUse+need)
 		return
 	}
@@ -170,21 +169,23 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.Cause = CauseBeyondEOF
 		e.fact = fmt.Sprintf("the file is now %d bytes long, %d are mapped", length, f.src.off+int64(len(g.data)))
 		e.remedy = "call Refresh, or lock what is left"
+	case errors.Is(why, errEOF):
+		e.Cause = CauseBeyondEOF
+		e.fact = fmt.Sprintf("the file ended before offset %d a moment ago", off)
+		e.remedy = "try again"
 	case errors.Is(why, sys.ErrNoSpace):
 		e.Cause, e.Err = CauseMemory, why
 		e.fact = fmt.Sprintf("there is no space for the page at offset %d: %v", off, why)
 		e.remedy = "make room on the file system"
-	case errors.Is(why, errNoMemory) && f.src.inMemory():
-		e.Cause = CauseMemory
-		e.fact = fmt.Sprintf("there is no memory for the page at offset %d on a file system that keeps its files there", off)
-		e.remedy = "make room on the file system"
-	case errors.Is(why, errNoMemory):
-		e.fact = fmt.Sprintf("the page at offset %d could not be read, and by now it can", off)
+	case errors.Is(why, errNoReason):
+		// A read that failed once, or a file that was shorter for a moment.
+		e.fact = fmt.Sprintf("the page at offset %d could not be brought in: %v; by now the file can be read there", off, underlying(e.Err))
 		e.remedy = "try again"
+	case errors.Is(why, errUnknownFault):
+		e.fact = fmt.Sprintf("the page at offset %d cannot be brought in: %v; without a descriptor of the file the reason cannot be found",
+			off, underlying(e.Err))
 	default:
-		if !errors.Is(why, errUnknownFault) {
-			e.Err = why
-		}
+		e.Err = why
 		e.fact = fmt.Sprintf("the page at offset %d cannot be read: %v", off, why)
 	}
 }
@@ -230,7 +231,7 @@ func (f *File) tooMuch(call *lockCall, lo, hi int64) error {
 	f.locks.mu.Lock()
 	need := f.toLock(call)
 	f.locks.mu.Unlock()
-	if err != nil || need == 0 || need <= soft-lim.InUse {
+	if err != nil || need == 0 || need <= soft-max(lim.InUse, 0) {
 		return nil //nolint:nilerr // as above
 	}
 	l := &f.locks

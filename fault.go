@@ -3,6 +3,7 @@ package mmapio
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/mmapio/mmapio/internal/fault"
@@ -137,11 +138,16 @@ func (e *extent) faultAt(op string, off int64, store bool) *FaultError {
 }
 
 var (
-	errUnknownFault = errors.New("the page cannot be had; the file's descriptor is closed, so the reason is not known")
+	errUnknownFault = errors.New("the page cannot be had, and without a descriptor of the file the reason cannot be found")
 	errEOF          = io.ErrUnexpectedEOF
 	errOutside      = errors.New("the address is outside of the mapped bytes")
-	errNoMemory     = errors.New("the page cannot be had, though the file can be read there")
+	errNoReason     = errors.New("the page cannot be had, though the file can be read there")
 )
+
+// unexplained reports whether why found nothing.
+func unexplained(why error) bool {
+	return errors.Is(why, errNoReason) || errors.Is(why, errUnknownFault)
+}
 
 // size asks for the present size of the file, by name once its descriptor is
 // closed.
@@ -154,39 +160,10 @@ func (s *source) size() (size int64, known bool) {
 			return info.Size(), true
 		}
 	}
-	if info, err := os.Stat(s.name); err == nil && os.SameFile(info, s.info) {
+	if info, err := os.Stat(s.name); err == nil && s.same(info) {
 		return info.Size(), true
 	}
 	return 0, false
-}
-
-// toAsk returns a descriptor of the file to ask by, or nil: where there is none any
-// more, another, if the name still leads to the file.
-func (s *source) toAsk() (file *os.File, done func()) {
-	done = func() {}
-	if s.file != nil || s.info == nil {
-		return s.file, done
-	}
-	if info, err := os.Stat(s.name); err != nil || !os.SameFile(info, s.info) {
-		return nil, done
-	}
-	file, err := os.OpenFile(s.name, os.O_RDONLY|sys.OpenFlags, 0)
-	if err != nil {
-		return nil, done
-	}
-	if info, err := file.Stat(); err != nil || !os.SameFile(info, s.info) {
-		file.Close() //nolint:errcheck // it was only looked at
-		return nil, done
-	}
-	return file, func() { file.Close() } //nolint:errcheck // as above
-}
-
-// inMemory reports whether the file system keeps the file in memory and nowhere
-// else.
-func (s *source) inMemory() bool {
-	file, done := s.toAsk()
-	defer done()
-	return file != nil && (sys.ReadsOf(file) == sys.ReadsMemory || !sys.PageCached(file))
 }
 
 // why finds the reason that the page of a byte is bad.
@@ -199,33 +176,60 @@ func (s *source) why(off int64, store bool) error {
 	if s.mode == ReadOnly && store {
 		return ErrReadOnly
 	}
-	file, done := s.toAsk()
-	defer done()
-	if file == nil {
-		return errUnknownFault
-	}
-	var b [1]byte
-	if _, err := sys.ReadAt(file, b[:], at); errors.Is(err, os.ErrClosed) {
-		return errUnknownFault
-	} else if err != nil {
-		return underlying(err)
-	}
-	if s.mode == ReadWrite && s.file == nil {
-		return errUnknownFault // it may be for want of space
-	}
-	if s.mode == ReadWrite {
-		// Asks for a block for this page; the size stays. If there is one by
-		// now, it was still for want of it that a store failed.
-		lacking, err := sys.Probe(s.file, at, int64(sys.PageSize()))
-		if err != nil {
+	return s.look(func(f *os.File) error {
+		var b [1]byte
+		if _, err := sys.ReadAt(f, b[:], at); errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
+			return underlying(err)
+		}
+		switch {
+		case sys.MemoryFull(f):
+			return sys.ErrNoSpace
+		case s.mode != ReadWrite:
+		case f == s.file:
+			// Asks for a block for this page; the size stays. If there is one by
+			// now, it was still for want of it that a store failed.
+			lacking, err := sys.Probe(f, at, int64(sys.PageSize()))
+			if err != nil {
+				return err
+			}
+			if store && lacking {
+				return sys.ErrNoSpace
+			}
+		case store:
+			return errUnknownFault // without a right to write there is no asking
+		}
+		return errNoReason
+	})
+}
+
+// look calls fn with the file: by name and to be read only once the descriptor
+// is closed. errUnknownFault says that the file is not to be found so.
+func (s *source) look(fn func(f *os.File) error) error {
+	if s.file != nil {
+		if err := fn(s.file); !errors.Is(err, os.ErrClosed) {
 			return err
 		}
-		if store && lacking {
-			return sys.ErrNoSpace
-		}
 	}
-	return errNoMemory
+	// What has the name now may be a device, which must not be opened.
+	info, err := os.Stat(s.name)
+	if err != nil || !s.same(info) {
+		return errUnknownFault
+	}
+	f, err := os.OpenFile(s.name, os.O_RDONLY|sys.OpenFlags, 0)
+	if err != nil {
+		return errUnknownFault
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	if info, err = f.Stat(); err != nil || !s.same(info) {
+		return errUnknownFault
+	}
+	return fn(f)
 }
+
+// same reports whether it is the file that was mapped.
+func (s *source) same(info fs.FileInfo) bool { return s.info != nil && os.SameFile(info, s.info) }
 
 // underlying takes the name and the call off an error: the caller adds its own.
 func underlying(err error) error {

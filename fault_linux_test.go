@@ -169,8 +169,9 @@ func eioAct(t testing.TB, path string) {
 	slowfs.Offsets.Bytes(want, 0)
 	const offset = 4097
 	bad, tail := eioMiddle*pageSize, eioTail*pageSize
-	for _, mode := range allModes {
-		f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: offset})
+	for i := range 2 * len(allModes) {
+		mode := allModes[i/2]
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: offset, DropFD: i%2 == 1})
 		end := tail + pageSize - offset // in the File
 		p := make([]byte, end)
 		n, err := f.ReadAt(p, 0)

@@ -212,10 +212,14 @@ func TestProofLockNoSpace(t *testing.T) {
 				!strings.Contains(err.Error(), "make room on the file system") {
 				t.Errorf("%v: %v", mode, err)
 			}
-			if mode == mmapio.ReadWrite && !errors.Is(err, syscall.ENOSPC) { // others cannot ask for a block
+			if !errors.Is(err, syscall.ENOSPC) { // found by asking for a block, or the file system for room
 				t.Error(err)
 			}
 			holds(t, f, "#.......")
+			g := mustOpen(t, path, &mmapio.Options{Mode: mode, DropFD: true})
+			if err := g.LockAll(); !errors.As(err, &e) || e.Cause != mmapio.CauseMemory || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%v, DropFD: %v", mode, err)
+			}
 		})
 	}
 }
@@ -294,6 +298,14 @@ func TestLockErrorText(t *testing.T) {
 			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, 0 B locked so far, RLIMIT_MEMLOCK is 8.0 MiB (soft 8388608, hard unlimited); " +
 				"the soft limit may be raised by the process itself: call RaiseLockLimit, or ulimit -l unlimited",
 		}, {
+			refused(64<<10, 8*mib, -1), // more than the limit, whatever is locked
+			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, RLIMIT_MEMLOCK is 64.0 KiB (soft 65536, hard 8388608); " +
+				"raise it: systemd LimitMEMLOCK=32M, docker --ulimit memlock=33554432, limits.conf, or grant CAP_IPC_LOCK",
+		}, {
+			refused(20*mib-1, -1, -1),
+			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, RLIMIT_MEMLOCK is 20.0 MiB (soft 20971519, hard unlimited); " +
+				"the soft limit may be raised by the process itself: call RaiseLockLimit, or ulimit -l unlimited",
+		}, {
 			refused(0, 0, 0),
 			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, and this process may lock nothing: RLIMIT_MEMLOCK is 0 (soft 0, hard 0); " +
 				"raise it: systemd LimitMEMLOCK=32M, docker --ulimit memlock=33554432, limits.conf, or grant CAP_IPC_LOCK",
@@ -313,6 +325,12 @@ func TestLockErrorText(t *testing.T) {
 	} {
 		if got := tc.err.Error(); got != tc.want {
 			t.Errorf("got  %s\nwant %s", got, tc.want)
+		}
+	}
+	for soft, want := range map[int64]mmapio.LockCause{20*mib - 1: mmapio.CauseLimit, 20 * mib: mmapio.CauseUnknown} {
+		var e *mmapio.LockError
+		if err := refused(soft, soft, -1); !errors.As(err, &e) || e.Cause != want {
+			t.Errorf("20 MiB, limit %d, not known how much is locked: got %v, want %v", soft, err, want)
 		}
 	}
 	causes := []string{"unknown", "limit", "permission", "map count", "memory", "beyond end of file", "cgroup", "LockCause(7)"}

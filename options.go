@@ -130,7 +130,8 @@ type Options struct {
 	// DropFD closes the descriptor once the file is mapped, for tens of
 	// thousands of Files at a time. What needs it is then
 	// errors.ErrUnsupported: Resize, Refresh, Stat, SyscallConn, and Sync of a
-	// ReadWrite File.
+	// ReadWrite File. To find out why a page cannot be had the file is opened
+	// for a moment, if its name still leads to it.
 	DropFD bool
 }
 

@@ -90,8 +90,8 @@ func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error)
 		bad = at
 	}
 	fe := g.mem.faultAt(op, int64(bad-g.mem.base-g.mem.delta), false)
-	if poisoned && errors.Is(fe.Err, errNoMemory) {
-		fe.Err = err // the file can be read, but this memory is broken
+	if poisoned && unexplained(fe.Err) {
+		fe.Err = err // nothing is wrong with the file, but this memory is broken
 	}
 	return fe
 }

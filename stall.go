@@ -366,7 +366,7 @@ func (e *extent) pageStep(off, end int64) int {
 // same as for a fault on it.
 func (e *extent) faultOf(op string, off int64, err error, store bool) *FaultError {
 	fe := e.faultAt(op, off, store)
-	if !errors.Is(err, sys.ErrUnreadable) && fe.Err == errNoMemory { //nolint:errorlint // never wrapped
+	if !errors.Is(err, sys.ErrUnreadable) && unexplained(fe.Err) {
 		fe.Err = err
 	}
 	return fe

@@ -212,7 +212,7 @@ func (s *storm) tally(kind string, err error) {
 		}
 	case errors.As(err, &le):
 		// What a page that could not be brought in wanted for cannot be seen any
-		// more when the file is longer again: then it is not known.
+		// more when the file is longer again: then it is unknown.
 		is = "! " + kind + ": " + le.Cause.String()
 		switch le.Cause {
 		case mmapio.CauseUnknown, mmapio.CauseBeyondEOF, mmapio.CauseLimit:

@@ -62,6 +62,13 @@ func AllowHoles(f *os.File) { allowHoles(f) }
 // fallocate(2) with FALLOC_FL_KEEP_SIZE.
 func Probe(f *os.File, off, n int64) (lacking bool, err error) { return probe(f, off, n) }
 
+// MemoryFull reports whether f is on a file system that keeps its files in memory
+// up to a limit, and that has none left: there a load from a hole wants a block,
+// too. False where the system cannot be asked.
+//
+// fstatfs(2) on tmpfs.
+func MemoryFull(f *os.File) bool { return memoryFull(f) }
+
 // MemlockLimits returns the soft and the hard limit on locked bytes of this
 // process, -1 for none, and whether the process is exempt from them.
 //

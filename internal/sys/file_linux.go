@@ -138,6 +138,13 @@ func nearlyFull(fd int) bool {
 	return unix.Fstatfs(fd, &fs) == nil && fs.Bavail < fs.Blocks/50
 }
 
+func memoryFull(f *os.File) bool {
+	var fs unix.Statfs_t
+	err := control(f, func(fd int) error { return unix.Fstatfs(fd, &fs) })
+	// Without a limit there are no blocks at all.
+	return err == nil && uint32(fs.Type) == unix.TMPFS_MAGIC && fs.Blocks > 0 && fs.Bavail == 0
+}
+
 func memlockLimits() (soft, hard int64, exempt bool, err error) {
 	r, err := memlockRlimit()
 	if err != nil {

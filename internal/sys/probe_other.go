@@ -6,6 +6,8 @@ import "os"
 
 func probe(f *os.File, off, n int64) (bool, error) { return false, nil }
 
+func memoryFull(*os.File) bool { return false }
+
 func pathOf(f *os.File) (string, error) { return "", ErrUnsupported }
 
 func (s *Space) oneMapping(at, n int) (bool, error) { return false, ErrUnsupported }
