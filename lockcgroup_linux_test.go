@@ -38,7 +38,7 @@ var lockTwice = prove.Register("lock-twice", func(args []string) int {
 // What is in memory already needs no more of it, whoever brought it there, and
 // whether there is a descriptor or cachestat(2) to ask by or not.
 func TestProofLockCgroupCached(t *testing.T) {
-	prove.NeedE2E(t, prove.MemCgroup, prove.Pagemap, prove.Disk)
+	prove.NeedE2E(t, prove.MemCgroup, prove.Pagemap, prove.Disk, prove.Filters)
 	const mib = 1 << 20
 	path := prove.NewFile(t, prove.PublicDir(t), "f", 150*mib)
 	noCachestat := prove.Refuse(unix.SYS_CACHESTAT, int(syscall.ENOSYS))

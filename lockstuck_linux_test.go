@@ -35,7 +35,7 @@ var stuckLock = prove.Register("stuck lock", func(args []string) int {
 
 // What a failed lock could not undo is undone as soon as it can be.
 func TestLockUndoneLater(t *testing.T) {
-	prove.Need(t, prove.Root, prove.Pagemap, prove.LockCharge)
+	prove.Need(t, prove.Root, prove.Pagemap, prove.LockCharge, prove.Filters)
 	file := prove.NewFile(t, prove.PublicDir(t), "f", 5*pageSize)
 	limit := prove.Memlock(uint64(2 * pageSize))
 	if res := stuckLock.Run(t, prove.AsNobody(), limit, prove.Args(file)); res.Code != 0 {

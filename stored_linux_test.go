@@ -91,7 +91,7 @@ func onlyWhatIsStored(t *testing.T, dir string, dirties bool) {
 // however often, and does not stand in the way of who stores to what is there. To
 // look at what lies in between brings in nothing but that.
 func TestHolesOfFullTmpfs(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Cachestat)
+	prove.Need(t, prove.Pagemap, prove.Advice, prove.Cachestat)
 	prove.Need(t, prove.TmpfsMount)
 	dir := prove.SmallTmpfs(t, 1<<20)
 	path := filepath.Join(dir, "sparse")

@@ -315,6 +315,7 @@ var refusedChild = prove.Register("refused write-back", func(args []string) int 
 // TestWriteBackRefused: a filter that refuses the call which only begins or
 // awaits a write-back keeps nothing from becoming durable.
 func TestWriteBackRefused(t *testing.T) {
+	prove.Need(t, prove.Filters)
 	prove.LeakCheck(t)
 	disk := slowfs.Start(t, slowfs.Options{})
 	for _, errno := range []unix.Errno{unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL, unix.ESPIPE, unix.EOPNOTSUPP} {

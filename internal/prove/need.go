@@ -63,6 +63,7 @@ const (
 	MapQuery     // so does the ioctl PROCMAP_QUERY (Linux 6.11)
 	AddressLimit // RLIMIT_AS is kept
 	Namespaces   // a child can have namespaces of its own
+	Filters      // seccomp(2) takes a filter, see Refuse
 	FileEnd      // memory is there to the end of the library's page in which a file ends
 )
 
@@ -72,6 +73,7 @@ var featureNames = [...]string{
 	"the address of a fault", "the address of a fault beyond the end of a file", "madvise", "locks that are charged",
 	"addresses that come back", "children",
 	"/proc/self/maps", "a kernel that tells what is locked", "PAGEMAP_SCAN", "cachestat", "MADV_COLLAPSE", "MADV_POPULATE_READ", "PROCMAP_QUERY", "RLIMIT_AS", "namespaces",
+	"seccomp filters",
 	"whole pages at the end of a file",
 }
 

@@ -85,6 +85,8 @@ func missing(f Feature) string {
 		return tryAddressLimit()
 	case Namespaces:
 		return tryNamespaces()
+	case Filters:
+		return tryFilters()
 	case FileEnd:
 		if pretended > 0 {
 			return pretends

@@ -65,3 +65,13 @@ func filterCalls(code []unix.SockFilter) error {
 	}
 	return nil
 }
+
+// tryFilters asks whether a filter could answer with an errno.
+func tryFilters() string {
+	const actionAvailable = 2 // SECCOMP_GET_ACTION_AVAIL
+	action := uint32(unix.SECCOMP_RET_ERRNO)
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, actionAvailable, 0, uintptr(unsafe.Pointer(&action))); errno != 0 {
+		return "no seccomp filters: " + errno.Error()
+	}
+	return ""
+}
