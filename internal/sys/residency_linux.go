@@ -12,14 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func cached(f *os.File, off, n int64) (Counts, error) {
-	var st unix.Cachestat_t
+func cachestat(f *os.File, off, n int64) (st unix.Cachestat_t, _ error) {
 	err := control(f, func(fd int) error {
 		return unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0)
 	})
 	if err == unix.ENOSYS || err == unix.EOPNOTSUPP { //nolint:errorlint // bare errno
-		return NotKnown, ErrUnsupported
+		err = ErrUnsupported
 	}
+	return st, err
+}
+
+func cached(f *os.File, off, n int64) (Counts, error) {
+	st, err := cachestat(f, off, n)
 	if err != nil {
 		return NotKnown, err
 	}
@@ -27,12 +31,9 @@ func cached(f *os.File, off, n int64) (Counts, error) {
 }
 
 func stored(f *os.File, off, n int64) (int64, error) {
-	var st unix.Cachestat_t
-	err := control(f, func(fd int) error {
-		return unix.Cachestat(uint(fd), &unix.CachestatRange{Off: uint64(off), Len: uint64(n)}, &st, 0)
-	})
+	st, err := cachestat(f, off, n)
 	if err != nil {
-		return 0, ErrUnsupported
+		return 0, ErrUnsupported // whoever asks has another way
 	}
 	return int64(st.Cache + st.Evicted), nil
 }
