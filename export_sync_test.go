@@ -13,5 +13,14 @@ func Covered(f *File) uint64 {
 // Armed says whether a tick of the policy's timer is to come.
 func Armed(f *File) bool { return f.policy.armed.Load() }
 
+// Quiet says whether no tick is under way, and none to come while nobody stores.
+func Quiet(f *File) bool {
+	if Armed(f) {
+		return false
+	}
+	f.policy.ticks.Wait() // it may have begun, and not have asked yet
+	return !Armed(f)
+}
+
 // SyncFailed says whether a sync has failed, in the background perhaps.
 func SyncFailed(f *File) bool { return f.syncer.failed.Load() != nil }

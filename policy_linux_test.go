@@ -148,7 +148,7 @@ func TestPolicyInterval(t *testing.T) {
 		before := mmapio.Asked(f)
 		store(t, f, int64(i), "x")
 		until(t, "synced", func() bool { return mmapio.Covered(f) > before })
-		until(t, "quiet", func() bool { return !mmapio.Armed(f) })
+		until(t, "quiet", func() bool { return mmapio.Quiet(f) })
 	}
 	r, err := f.Region(0, 1)
 	noError(t, "Region", err)
@@ -169,7 +169,7 @@ func TestPolicyInterval(t *testing.T) {
 	*v.Ptr() = 77
 	v.Release()
 	v.Release()
-	until(t, "quiet", func() bool { return !mmapio.Armed(f) })
+	until(t, "quiet", func() bool { return mmapio.Quiet(f) })
 	before = mmapio.Asked(f)
 	noError(t, "Close", f.Close())
 	if n := mmapio.Asked(f); n != before+1 {
