@@ -30,7 +30,7 @@ import (
 // CopyOnWrite, with DropFD, and for a File that was opened with Length.
 //
 // ftruncate(2), fallocate(2), SetEndOfFile.
-func (f *File) Resize(size int64) error {
+func (f *File) Resize(size int64) (err error) {
 	const op = "resize"
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -56,6 +56,13 @@ func (f *File) Resize(size int64) error {
 		return f.fail(op, err)
 	}
 	before, after, mapped := info.Size(), f.src.off+size, f.src.off+int64(len(g.data))
+	defer func() {
+		// A growth too may cut: what others had added, or what it has added
+		// when it fails.
+		if err != nil || after < before && size >= int64(len(g.data)) {
+			f.keepInFolio(min(before, after))
+		}
+	}()
 	if size < int64(len(g.data)) {
 		return f.shrink(op, g, size, func() error { return f.setLength(before, after) })
 	}
@@ -256,8 +263,6 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		m.forget(int64(from), int64(to))
 	}
 	f.cutAdvised(int64(from))
-	l.mu.Lock()
-	f.keepIn(f.cur.Load(), int64(from-folio*sys.PageSize()), int64(from)) // of the folio that was cut
-	l.mu.Unlock()
+	f.keepInFolio(f.src.off + size)
 	return nil
 }

@@ -99,7 +99,7 @@ func (f *File) lockNew(g *generation, run lockset.Run) error {
 // have taken them out of the mapping: what is not mapped is not locked. That
 // is a lock or unlock of a part of a huge page, and a cut of the file inside
 // of a folio (the kernel keeps files in folios of up to 2048 pages, and splits
-// the one that is cut). The caller holds locks.mu.
+// the one that is cut, or that an earlier cut could not split). The caller holds locks.mu.
 func (f *File) keepIn(g *generation, lo, hi int64) {
 	if lo >= hi || sys.LocksStay {
 		return
@@ -127,8 +127,16 @@ func (f *File) bringBack(g *generation, lo, hi int64) error {
 	return err
 }
 
-// folio is how many pages away a cut can reach, see keepIn.
-const folio = 2048
+// keepInFolio is keepIn for the folio at which the file was cut.
+func (f *File) keepInFolio(end int64) {
+	const most = 2048 // pages
+	f.locks.mu.Lock()
+	defer f.locks.mu.Unlock()
+	if g := f.cur.Load(); g != closedGeneration {
+		hi := int64(pageUp(int(end - f.src.off + int64(g.mem.delta))))
+		f.keepIn(g, hi-most*int64(sys.PageSize()), hi)
+	}
+}
 
 // edges tells how far beyond the two ends of a run the pages have to be kept in,
 // because to unlock the run takes a huge page apart that it shares with them.

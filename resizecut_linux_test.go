@@ -1,0 +1,82 @@
+package mmapio_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// TestProofResizeKeepsLocksBeforeCut: a growth that fails cuts the file where it
+// ended, and one that follows others, who made it longer, cuts it where it is
+// to end. The kernel takes all of the folio that is cut out of the mapping,
+// also what is locked of it.
+func TestProofResizeKeepsLocksBeforeCut(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	needLocks(t)
+	for _, offset := range []int64{0, pageSize + 100} {
+		for _, reserve := range []int64{0, 4 << 20} {
+			o := mmapio.Options{Mode: mmapio.ReadWrite, Offset: offset, Reserve: reserve, Lock: mmapio.LockNow}
+			for _, step := range []string{"", "map", "lock", "lock tail"} {
+				for _, longer := range []int64{0, 40*pageSize + 5} {
+					name := fmt.Sprintf("offset %d, reserve %d, others add %d, fails %q", offset, reserve, longer, step)
+					t.Run(name, func(t *testing.T) { cutsBehindLocks(t, &o, longer, step) })
+				}
+			}
+		}
+	}
+}
+
+func cutsBehindLocks(t *testing.T, o *mmapio.Options, longer int64, step string) {
+	const size, to = 1<<19 + 100, 1<<19 + 30<<12
+	path, _ := patternFile(t, o.Offset+1<<20)
+	f := mustOpen(t, path, o)
+	// The kernel cannot split what somebody has in a pipe. So the file ends in
+	// the middle of a folio, which the next cut takes out of the mapping.
+	undo := inPipe(t, path)
+	mustResize(t, f, size)
+	undo()
+	prove.AssertHeld(t, memoryOf(t, f))
+	check(t, appendTo(path, pattern(longer, 3)))
+
+	injected, came := errors.New("injected"), false
+	restore := mmapio.SetFailpoint(func(s string) error {
+		if s != step {
+			return nil
+		}
+		came = true
+		return injected
+	})
+	err := f.Resize(to)
+	restore()
+	if want := map[bool]int64{true: size, false: to}[came]; f.Size() != want || came != errors.Is(err, injected) {
+		t.Errorf("Size() = %d, want %d: %v", f.Size(), want, err)
+	}
+	prove.AssertHeld(t, memoryOf(t, f))
+	noError(t, "VerifyLocked", f.VerifyLocked(0, f.Size()))
+	mustClose(t, f)
+}
+
+// inPipe puts the start of a file into a pipe, which refers to the page cache.
+func inPipe(t *testing.T, path string) (undo func()) {
+	t.Helper()
+	file, err := os.Open(path)
+	check(t, err)
+	defer file.Close()
+	r, w, err := os.Pipe()
+	check(t, err)
+	var at int64
+	n, err := unix.Splice(int(file.Fd()), &at, int(w.Fd()), nil, 1, 0)
+	if n != 1 {
+		t.Fatalf("splice: %d, %v", n, err)
+	}
+	return func() {
+		check(t, r.Close())
+		check(t, w.Close())
+	}
+}
