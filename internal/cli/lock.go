@@ -27,6 +27,7 @@ type lockJob struct {
 
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	commandOut     io.Writer // what stdout writes to
 }
 
 func newLock() *cobra.Command {
@@ -37,12 +38,13 @@ func newLock() *cobra.Command {
 		Short:                 "Lock files in RAM and hold them",
 		Long: `lock locks every page of the files, and of all regular files below the
 directories, in RAM. It asks the kernel whether they are locked, prints a table,
-and holds them until SIGINT or SIGTERM comes or the time is over.
+and holds them until SIGINT or SIGTERM comes or the time is over. A second signal
+ends it at once, also while it waits for a disk.
 
-After -- comes a command to run while the files are locked: its exit status
-is passed on, signals are passed to it (but for Ctrl-C, which it gets from the
-terminal), and the table goes to standard error, so that standard output is the
-command's alone.
+After -- comes a command to run while the files are locked: its exit status is
+passed on, and so are to it SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+SIGALRM and SIGWINCH (but not what it gets from the terminal, such as Ctrl-C). The
+table goes to standard error, so that standard output is the command's alone.
 
 It is all or nothing: if one file cannot be locked, none stays locked. The soft
 limit RLIMIT_MEMLOCK is raised to the hard one. A file that grows or is replaced
@@ -52,6 +54,10 @@ meanwhile is not followed.`,
   mmapio lock /srv/index -- indexd --config /etc/indexd.toml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			job.stdin, job.stdout, job.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			job.commandOut = job.stdout
+			if out, ok := job.stdout.(*output); ok {
+				job.commandOut = out.to
+			}
 			return job.run(cmd.Context())
 		},
 	}
@@ -89,8 +95,8 @@ func (j *lockJob) run(ctx context.Context) error {
 		}
 		child = &exec.Cmd{Path: path, Args: j.command}
 	}
-	stopped, stop := signal.NotifyContext(ctx, stopSignals...)
-	defer stop()
+	stopped := untilInterrupted(ctx)
+	defer stopped.end()
 
 	held, err := lockAll(stopped, j.paths)
 	if errors.Is(err, context.Canceled) {
@@ -163,16 +169,17 @@ func printHeld(w io.Writer, held *pinner.Held) error {
 
 // runChild runs the command to its end. The files stay locked as long, or
 // until the time is over.
-func (j *lockJob) runChild(ctx, stopped context.Context, child *exec.Cmd, held *pinner.Held) error {
-	// Listening begins before the look at what has come so far: no signal falls
-	// in between.
+func (j *lockJob) runChild(ctx context.Context, stopped *interrupts, child *exec.Cmd, held *pinner.Held) error {
+	// The one begins before the other ends: no signal falls in between.
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, passedOn()...)
+	notify(signals, passedOn)
 	defer signal.Stop(signals)
-	if stopped.Err() != nil {
+	if stopped.end() {
 		return errors.New("lock: interrupted before the command was started; nothing stays locked")
 	}
-	child.Stdin, child.Stdout, child.Stderr = j.stdin, j.stdout, j.stderr
+	// Its own: not a pipe, which would say that it is no terminal, hide that the
+	// disk is full, and be waited for until what the command leaves behind ends.
+	child.Stdin, child.Stdout, child.Stderr = j.stdin, j.commandOut, j.stderr
 	if err := child.Start(); err != nil {
 		return cannotRun(err)
 	}
