@@ -90,14 +90,14 @@ func judge(all []Residency, m machine) *Report {
 		}
 		if f.Resident == Unknown {
 			unknown = true
-			r.Missing += f.Pages() // the worst case
+			r.Missing = plus(r.Missing, f.Pages()) // the worst case
 		} else {
-			r.Missing += f.Pages() - f.Resident
+			r.Missing = plus(r.Missing, f.Pages()-f.Resident)
 		}
 	}
 	d := demand{pages: r.Pages, missing: r.Missing, guessed: unknown}
 	if m.memlock != nil {
-		r.Requirements = append(r.Requirements, memlock(r.Pages*pageSize, *m.memlock)...)
+		r.Requirements = append(r.Requirements, memlock(times(r.Pages, pageSize), *m.memlock)...)
 	}
 	if m.available != nil {
 		r.Requirements = append(r.Requirements, d.memory(*m.available))

@@ -42,7 +42,7 @@ func TestJudge(t *testing.T) {
 		{"memory", []Residency{inRAM(20*mib, 0)}, machine{available: mem(20 * mib)}, Refused, []string{"needs 21 MiB", "memory has 20 MiB available", "lock less"}},
 		{"memory, enough", []Residency{inRAM(20*mib, 0)}, machine{available: mem(22 * mib)}, Fits, nil},
 		{"memory, in part there", []Residency{inRAM(20*mib, 10*mib)}, machine{available: mem(15 * mib)}, Doubtful, []string{"up to 21 MiB"}},
-		{"memory, not known", []Residency{unknown(20 * mib)}, machine{available: mem(15 * mib)}, Refused, []string{"the kernel does not say"}},
+		{"memory, not known", []Residency{unknown(20 * mib)}, machine{available: mem(15 * mib)}, Refused, []string{"the kernel tells only who owns the files"}},
 		{"cgroup", []Residency{inRAM(900*mib, 0)}, machine{cgroups: []limits.Cgroup{
 			{Path: "/inner", Limit: 1000 * mib, Usage: 12 * mib},
 			{Path: "/outer", Limit: 400 * mib, Usage: 100 * mib, InactiveFile: 60 * mib, ActiveFile: 20 * mib},
@@ -90,6 +90,30 @@ func TestJudgeSums(t *testing.T) {
 	}
 }
 
+// Sums of what no machine has are not wrapped round to little or nothing.
+func TestJudgeHuge(t *testing.T) {
+	limit := limits.Memlock{Soft: 8 * mib, Hard: 8 * mib, InUse: mib}
+	for n := 1; n <= 3; n++ {
+		var files []Residency
+		for range n {
+			files = append(files, inRAM(math.MaxInt64, 0))
+		}
+		free := int64(mib)
+		r := judge(files, machine{memlock: &limit, available: &free, cgroups: []limits.Cgroup{{Path: "/c", Limit: 1 << 30}}})
+		if n > 1 && r.Bytes != most || r.Pages < math.MaxInt64/pageSize {
+			t.Errorf("%d files: %d bytes, %d pages", n, r.Bytes, r.Pages)
+		}
+		for _, q := range r.Requirements {
+			if q.Need == Unknown {
+				continue
+			}
+			if q.Verdict != Refused || q.Need != most || !strings.Contains(q.Refusal(), "needs 8.0 EiB") {
+				t.Errorf("%d files: %v: %s", n, q.Verdict, q.Refusal())
+			}
+		}
+	}
+}
+
 // What cannot be found out is neither an obstacle nor passed over.
 func TestDoubts(t *testing.T) {
 	var m machine
@@ -104,7 +128,7 @@ func TestDoubts(t *testing.T) {
 }
 
 func TestFirstTooMuch(t *testing.T) {
-	files := []File{{"a", 1}, {"empty", 0}, {"b", 3 * pageSize}, {"c", 1}}
+	files := []File{{Path: "a", Size: 1}, {Path: "empty"}, {Path: "b", Size: 3 * pageSize}, {Path: "c", Size: 1}}
 	for _, tc := range []struct {
 		q    Requirement
 		want string
@@ -126,6 +150,7 @@ func TestRoundUp(t *testing.T) {
 		n    int64
 		want string
 	}{
+		{math.MaxInt64 - mib, "8796093022207M"}, {5 << 60, "8796093022207M"}, {1<<62 + 1, "8796093022207M"}, {1 << 62, "4294967296G"},
 		{0, "1M"}, {1, "1M"}, {mib, "1M"}, {mib + 1, "2M"}, {20 * mib, "32M"},
 		{900 * mib, "960M"}, {1 << 30, "1G"}, {5<<30 + 1, "5632M"},
 	} {

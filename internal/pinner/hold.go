@@ -35,7 +35,7 @@ func Hold(ctx context.Context, files []File) (*Held, error) {
 	}
 	h := &Held{}
 	for _, f := range files {
-		if err := h.add(ctx, f.Path); err != nil {
+		if err := h.add(ctx, f); err != nil {
 			return nil, errors.Join(err, h.Release())
 		}
 	}
@@ -43,21 +43,24 @@ func Hold(ctx context.Context, files []File) (*Held, error) {
 }
 
 // add keeps no descriptor, of which there are fewer than of mappings.
-func (h *Held) add(ctx context.Context, path string) error {
+func (h *Held) add(ctx context.Context, file File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f, err := mmapio.OpenFile(path, &mmapio.Options{DropFD: true})
+	f, err := mmapio.OpenFile(file.Path, &mmapio.Options{DropFD: true})
+	if file.gone(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	h.maps = append(h.maps, f) // from here on Release takes care of it
-	size := f.Size()
-	if err := f.LockContext(ctx, 0, size, nil); err != nil {
+	file.Size = f.Size()
+	if err := f.LockContext(ctx, 0, file.Size, nil); err != nil {
 		return err
 	}
-	l := Locked{File: File{Path: path, Size: size}, Locked: f.LockedBytes()}
-	if err := f.VerifyLocked(0, size); errors.Is(err, errors.ErrUnsupported) {
+	l := Locked{File: file, Locked: f.LockedBytes()}
+	if err := f.VerifyLocked(0, file.Size); errors.Is(err, errors.ErrUnsupported) {
 		l.Locked = Unknown
 	} else if err != nil {
 		return err
@@ -75,7 +78,7 @@ func (h *Held) Total() (t Total, confirmed int64) {
 			confirmed = Unknown
 		}
 		if confirmed != Unknown {
-			confirmed += f.Locked
+			confirmed = plus(confirmed, f.Locked)
 		}
 	}
 	return t, confirmed

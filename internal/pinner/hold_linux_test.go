@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ func newFiles(t *testing.T, dir string, names ...string) (files []File) {
 	t.Helper()
 	for i, name := range names {
 		size := int64(i)*pageSize + 1
-		files = append(files, File{prove.NewFile(t, dir, name, size), size})
+		files = append(files, File{Path: prove.NewFile(t, dir, name, size), Size: size})
 	}
 	return files
 }
@@ -137,5 +138,41 @@ func TestHoldUnreadable(t *testing.T) {
 	want := fmt.Sprintf("open %s: permission denied\nopen %s: permission denied\n", files[1].Path, files[2].Path)
 	if res.Code != 0 || res.Output != want {
 		t.Errorf("got %v, want %s", res, want)
+	}
+}
+
+// TestGoneMeanwhile: what leaves a directory after it was found is not asked for
+// any more, what was named is.
+func TestGoneMeanwhile(t *testing.T) {
+	prove.Need(t, prove.Verify)
+	dir := t.TempDir()
+	stays := newFiles(t, dir, "a", "b", "gone")[:2]
+	found, err := Walk(t.Context(), []string{dir})
+	check(t, err)
+	gone := filepath.Join(dir, "gone")
+	check(t, os.Remove(gone))
+
+	all, err := Status(t.Context(), found)
+	check(t, err)
+	r, err := Check(t.Context(), found)
+	check(t, err)
+	h, err := Hold(t.Context(), found)
+	check(t, err)
+	if len(all) != len(stays) || r.Files != len(stays) || len(h.Files) != len(stays) {
+		t.Errorf("%d have a status, %d are checked, %d held, want %d", len(all), r.Files, len(h.Files), len(stays))
+	}
+	assertHeld(t, dir, "a", "b")
+	check(t, h.Release())
+
+	named := append(stays, File{Path: gone, Size: 1})
+	_, err = Status(t.Context(), named)
+	h, errHold := Hold(t.Context(), named)
+	for _, err := range []error{err, errHold} {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), gone) {
+			t.Errorf("named: %v", err)
+		}
+	}
+	if h != nil {
+		t.Error("held all the same")
 	}
 }

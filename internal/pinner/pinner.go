@@ -19,7 +19,14 @@ import (
 type File struct {
 	Path string
 	Size int64
+
+	// Found is set for what was found in a directory. If it is gone by the time
+	// that it is looked at, it is no longer what was asked for, and passed over.
+	Found bool
 }
+
+// gone reports whether an error about the file says that it has left a directory.
+func (f File) gone(err error) bool { return f.Found && errors.Is(err, fs.ErrNotExist) }
 
 // Pages is how many pages the file fills, the last one perhaps in part.
 func (f File) Pages() int64 { return pages(f.Size) }
@@ -39,14 +46,32 @@ func pages(size int64) int64 {
 // Total is what a set of files amounts to.
 type Total struct {
 	Files int
-	Bytes int64 // exact
+	Bytes int64 // exact, up to most
 	Pages int64
 }
 
 func (t *Total) add(size int64) {
 	t.Files++
-	t.Bytes += size
-	t.Pages += pages(size)
+	t.Bytes = plus(t.Bytes, size)
+	t.Pages = plus(t.Pages, pages(size))
+}
+
+// most is where sums and products of what is not negative stay: sparse files may
+// be as long as an int64 can say. It is no limit, see NoLimit.
+const most = NoLimit - 1
+
+func plus(a, b int64) int64 {
+	if b > most-min(a, most) {
+		return most
+	}
+	return a + b
+}
+
+func times(a, b int64) int64 {
+	if b > 0 && a > most/b {
+		return most
+	}
+	return a * b
 }
 
 // Sum adds files up.

@@ -26,7 +26,7 @@ func memlock(need int64, l limits.Memlock) []Requirement {
 		q.Fact += "; it does not apply to this process"
 	case need > q.Have:
 		q.Verdict = Refused
-		want := roundUp(need + l.InUse)
+		want := roundUp(plus(need, l.InUse))
 		q.Remedy = fmt.Sprintf("raise it: systemd LimitMEMLOCK=%s, docker --ulimit memlock=%d, "+
 			"limits.conf \"USER - memlock %d\", or grant CAP_IPC_LOCK", systemdSize(want), want, want>>10)
 	case l.Soft >= 0 && need > l.Soft-l.InUse:
@@ -53,11 +53,15 @@ type demand struct {
 	guessed bool  // the kernel did not say what is in memory: all is taken to be missing
 }
 
+// room is the memory that pages which are missing take, with all that goes with
+// them.
+func room(pages int64) int64 { return min(limits.Need(pages, int(pageSize)), most) }
+
 // compare knows two bounds. What is in memory already may be counted in what
 // is left, since the kernel could drop it as long as it is not locked, or may
 // be somebody else's.
 func (d demand) compare(q *Requirement) {
-	atLeast, atMost := limits.Need(d.missing, int(pageSize)), limits.Need(d.pages, int(pageSize))
+	atLeast, atMost := room(d.missing), room(d.pages)
 	if d.pages == 0 {
 		atLeast, atMost = 0, 0
 	}
@@ -70,7 +74,7 @@ func (d demand) compare(q *Requirement) {
 	default:
 		q.Verdict = Refused
 		if d.guessed {
-			q.Fact += "; the kernel does not say what is in memory already, so nothing is taken to be"
+			q.Fact += "; the kernel tells only who owns the files, or may write them, what of them is in memory already, so nothing is taken to be"
 		}
 	}
 }
@@ -93,7 +97,7 @@ func (d demand) cgroup(c limits.Cgroup) Requirement {
 	}
 	d.compare(&q)
 	if q.Verdict != Fits {
-		want := roundUp(c.Limit - q.Have + limits.Need(d.pages, int(pageSize)))
+		want := roundUp(plus(c.Limit-q.Have, room(d.pages)))
 		q.Remedy = fmt.Sprintf("the kernel would kill the process; raise the limit: systemd MemoryMax=%s, "+
 			"docker --memory=%d, Kubernetes limits.memory", systemdSize(want), want)
 	}
@@ -117,6 +121,9 @@ func roundUp(n int64) int64 {
 	const mib = 1 << 20
 	if n < 64*mib {
 		return powerOfTwo(max(n, mib))
+	}
+	if n > 1<<62 { // the next power is no int64
+		return most - most%mib
 	}
 	step := powerOfTwo(n) / 16
 	return (n + step - 1) / step * step

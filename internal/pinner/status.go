@@ -25,31 +25,35 @@ type Residency struct {
 func Status(ctx context.Context, files []File) ([]Residency, error) {
 	all := make([]Residency, len(files))
 	errs := make([]error, len(files))
-	each(ctx, len(files), func(i int) { all[i], errs[i] = residency(files[i].Path) })
+	each(ctx, len(files), func(i int) { all[i], errs[i] = residency(files[i]) })
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	known := all[:0]
 	for i, r := range all {
-		if errs[i] == nil {
+		switch {
+		case errs[i] == nil:
 			known = append(known, r)
+		case files[i].gone(errs[i]):
+			errs[i] = nil
 		}
 	}
 	return known, errors.Join(errs...)
 }
 
-func residency(path string) (Residency, error) {
-	f, info, err := open(path)
+func residency(file File) (Residency, error) {
+	f, info, err := open(file.Path)
 	if err != nil {
 		return Residency{}, err
 	}
 	defer f.Close() //nolint:errcheck // only read from
-	r := Residency{File: File{Path: path, Size: info.Size()}, Resident: Unknown}
+	file.Size = info.Size()
+	r := Residency{File: file, Resident: Unknown}
 	counts, err := sys.Resident(f, 0, r.Size)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 	case err != nil:
-		return Residency{}, pathError("residency", path, err)
+		return Residency{}, pathError("residency", file.Path, err)
 	default:
 		r.Resident = min(counts.Resident, r.Pages())
 	}
@@ -63,7 +67,7 @@ func SumResident(all []Residency) int64 {
 		if r.Resident == Unknown {
 			return Unknown
 		}
-		sum += r.Resident
+		sum = plus(sum, r.Resident)
 	}
 	return sum
 }

@@ -47,50 +47,49 @@ func (w *walker) root(path string) {
 	case err != nil:
 		w.fail(err)
 	case info.IsDir():
-		w.dir(path)
+		w.dir(path, false)
 	case info.Mode().IsRegular():
-		w.add(path, info)
+		w.add(File{Path: path, Size: info.Size()}, info)
 	default:
 		w.fail(notRegular(path, info.Mode()))
 	}
 }
 
-func (w *walker) dir(dir string) {
+func (w *walker) dir(dir string, found bool) {
 	if w.ctx.Err() != nil {
 		return
 	}
 	// After an error the entries read until then still come.
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	if err != nil && !(found && errors.Is(err, fs.ErrNotExist)) {
 		w.fail(err)
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch {
 		case e.IsDir():
-			w.dir(path)
+			w.dir(path, true)
 		case e.Type().IsRegular():
 			// Not e.Info: on Windows that is what the directory remembers.
 			info, err := os.Lstat(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // removed since: no longer below the directory
-			}
-			if err != nil {
+			switch f := (File{Path: path, Found: true}); {
+			case f.gone(err):
+			case err != nil:
 				w.fail(err)
-				continue
+			default:
+				f.Size = info.Size()
+				w.add(f, info)
 			}
-			w.add(path, info)
 		}
 	}
 }
 
 func (w *walker) fail(err error) { w.errs = append(w.errs, err) }
 
-func (w *walker) add(path string, info fs.FileInfo) {
-	if w.seen.before(info) {
-		return
+func (w *walker) add(f File, info fs.FileInfo) {
+	if !w.seen.before(info) {
+		w.files = append(w.files, f)
 	}
-	w.files = append(w.files, File{Path: path, Size: info.Size()})
 }
 
 // seen knows files by what they are and not by their names.
