@@ -56,13 +56,9 @@ func (f *File) Resize(size int64) (err error) {
 		return f.fail(op, err)
 	}
 	before, after, mapped := info.Size(), f.src.off+size, f.src.off+int64(len(g.data))
-	defer func() {
-		// A growth too may cut: what others had added, or what it has added
-		// when it fails.
-		if err != nil || after < before && size >= int64(len(g.data)) {
-			f.keepInFolio(min(before, after))
-		}
-	}()
+	// A growth too may cut a folio: where others had added something, where it
+	// began, when it fails, and on XFS where it ends.
+	defer func() { f.keepInFolio(min(before, after)) }()
 	if size < int64(len(g.data)) {
 		return f.shrink(op, g, size, func() error { return f.setLength(before, after) })
 	}

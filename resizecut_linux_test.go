@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -14,27 +15,37 @@ import (
 
 // TestProofResizeKeepsLocksBeforeCut: a growth that fails cuts the file where it
 // ended, and one that follows others, who made it longer, cuts it where it is
-// to end. The kernel takes all of the folio that is cut out of the mapping,
-// also what is locked of it.
+// to end. XFS does that with every growth. The kernel takes all of the folio that
+// is cut out of the mapping, also what is locked of it.
 func TestProofResizeKeepsLocksBeforeCut(t *testing.T) {
 	prove.Need(t, prove.Pagemap)
 	needLocks(t)
+	t.Run("here", func(t *testing.T) { cutsBehindAllLocks(t, t.TempDir()) })
+	for fs, size := range map[string]int64{"xfs": 300 << 20, "btrfs": 128 << 20} {
+		t.Run(fs, func(t *testing.T) {
+			prove.NeedE2E(t)
+			cutsBehindAllLocks(t, prove.LoopFS(t, fs, size).Dir)
+		})
+	}
+}
+
+func cutsBehindAllLocks(t *testing.T, dir string) {
 	for _, offset := range []int64{0, pageSize + 100} {
 		for _, reserve := range []int64{0, 4 << 20} {
 			o := mmapio.Options{Mode: mmapio.ReadWrite, Offset: offset, Reserve: reserve, Lock: mmapio.LockNow}
 			for _, step := range []string{"", "map", "lock", "lock tail"} {
 				for _, longer := range []int64{0, 40*pageSize + 5} {
 					name := fmt.Sprintf("offset %d, reserve %d, others add %d, fails %q", offset, reserve, longer, step)
-					t.Run(name, func(t *testing.T) { cutsBehindLocks(t, &o, longer, step) })
+					t.Run(name, func(t *testing.T) { cutsBehindLocks(t, filepath.Join(dir, "file"), &o, longer, step) })
 				}
 			}
 		}
 	}
 }
 
-func cutsBehindLocks(t *testing.T, o *mmapio.Options, longer int64, step string) {
+func cutsBehindLocks(t *testing.T, path string, o *mmapio.Options, longer int64, step string) {
 	const size, to = 1<<19 + 100, 1<<19 + 30<<12
-	path, _ := patternFile(t, o.Offset+1<<20)
+	check(t, os.WriteFile(path, pattern(o.Offset+1<<20, 1), 0o600))
 	f := mustOpen(t, path, o)
 	// The kernel cannot split what somebody has in a pipe. So the file ends in
 	// the middle of a folio, which the next cut takes out of the mapping.
