@@ -167,8 +167,14 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 	switch {
 	case known && f.src.off+off >= length:
 		e.Cause = CauseBeyondEOF
-		e.fact = fmt.Sprintf("the file is now %d bytes long, %d are mapped", length, f.src.off+int64(len(g.data)))
-		e.remedy = "call Refresh, or lock what is left"
+		e.fact = fmt.Sprintf("the file is now %d bytes long, and mapped up to %d", length, f.src.off+int64(len(g.data)))
+		e.remedy = "open it again"
+		if f.opts.Length == 0 && f.src.file != nil {
+			e.remedy = "call Refresh"
+		}
+		if length > f.src.off {
+			e.remedy += ", or lock what is left"
+		}
 	case errors.Is(why, errEOF):
 		e.Cause = CauseBeyondEOF
 		e.fact = fmt.Sprintf("the file ended before offset %d a moment ago", off)

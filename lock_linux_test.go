@@ -271,7 +271,7 @@ func TestProofLockBeyondEOF(t *testing.T) {
 				if !errors.As(err, &e) || e.Cause != mmapio.CauseBeyondEOF || e.Op != op || e.Off != off || e.Len != n {
 					t.Fatalf("%s: %v", op, err)
 				}
-				for _, want := range []string{fmt.Sprintf("now %d bytes long, %d are mapped", 3*pageSize+100, 6*pageSize), "Refresh"} {
+				for _, want := range []string{fmt.Sprintf("now %d bytes long, and mapped up to %d", 3*pageSize+100, 6*pageSize), "Refresh"} {
 					if !strings.Contains(e.Error(), want) {
 						t.Errorf("%q does not say %q", e, want)
 					}
@@ -290,6 +290,36 @@ func TestProofLockBeyondEOF(t *testing.T) {
 			check(t, f.Lock(2*pageSize, pageSize+100))
 			holds(t, f, ".###..")
 		})
+	}
+}
+
+// The remedy is one that is not refused.
+func TestLockBeyondEOFRemedy(t *testing.T) {
+	needLocks(t)
+	ps := pageSize
+	for _, c := range []struct {
+		o    mmapio.Options
+		size int64 // of the file by then
+		want string
+	}{
+		{mmapio.Options{}, 100, "; call Refresh, or lock what is left"},
+		{mmapio.Options{Offset: ps}, 100, "; call Refresh"},
+		{mmapio.Options{Length: 2 * ps}, 100, "; open it again, or lock what is left"},
+		{mmapio.Options{Offset: ps, Length: 2 * ps}, 100, "; open it again"},
+		{mmapio.Options{DropFD: true}, 100, "; open it again, or lock what is left"},
+	} {
+		path := fileOf(t, 3*ps)
+		f := mustOpen(t, path, &c.o)
+		truncated(t, path, c.size)
+		err := f.LockAll()
+		want := fmt.Sprintf("the file is now 100 bytes long, and mapped up to %d%s: ", c.o.Offset+f.Size(), c.want)
+		if err == nil || !strings.Contains(err.Error()+": ", want) {
+			t.Errorf("%+v: %v, want %q in it", c.o, err, want)
+		}
+		if _, err := f.Refresh(); strings.Contains(want, "Refresh") != (err == nil) {
+			t.Errorf("%+v: Refresh: %v", c.o, err)
+		}
+		mustClose(t, f)
 	}
 }
 
