@@ -29,13 +29,32 @@ func OpenFile(name string, opts *Options) (*File, error) {
 	}
 	f, err := mapOpened(opOpen, name, file, &o, made)
 	if err != nil {
-		file.Close() //nolint:errcheck // the first error counts
 		if made != "" {
-			os.Remove(made) //nolint:errcheck // as above
+			remove(made, file)
 		}
+		file.Close() //nolint:errcheck // the first error counts
 		return nil, err
 	}
 	return f, nil
+}
+
+// remove takes a file that was made for nothing out of its directory, unless
+// somebody has put another there since. The first error counts.
+func remove(name string, file *os.File) {
+	made, err := file.Stat()
+	if is, errNow := os.Lstat(name); err == nil && errNow == nil && os.SameFile(made, is) {
+		os.Remove(name) //nolint:errcheck // as above
+	}
+}
+
+// cutBack gives a file the length before again if it still has the length after,
+// that it was given. What somebody has added since stays, with the rest.
+func cutBack(file *os.File, before, after int64) error {
+	info, err := file.Stat()
+	if err == nil && info.Size() == after {
+		err = file.Truncate(before)
+	}
+	return err
 }
 
 // Map maps an open file. f stays the caller's: it may be closed at once, and
@@ -133,7 +152,6 @@ func openRegular(name string, o *Options) (file *os.File, made string, err error
 	if o.Mode == ReadWrite {
 		flag = os.O_RDWR
 	}
-	flag |= sys.OpenFlags
 	perm := o.Perm
 	if perm == 0 {
 		perm = 0o666
@@ -152,21 +170,21 @@ func openRegular(name string, o *Options) (file *os.File, made string, err error
 	}
 	if o.Create {
 		// To know whether this call made the file, O_EXCL must have said so.
-		if file, err = os.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, perm); err == nil {
+		if file, err = sys.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, perm); err == nil {
 			made = name
 		}
 	}
 	if made == "" && !o.Exclusive {
 		if !o.Create || errors.Is(err, fs.ErrExist) {
-			file, err = os.OpenFile(name, flag, 0)
+			file, err = sys.OpenFile(name, flag, 0)
 		}
 		if o.Create && errors.Is(err, fs.ErrNotExist) {
 			// It was removed in between, or the name is a link to nowhere.
 			target := leadsTo(name)
-			if file, err = os.OpenFile(target, flag|os.O_CREATE|os.O_EXCL, perm); err == nil {
+			if file, err = sys.OpenFile(target, flag|os.O_CREATE|os.O_EXCL, perm); err == nil {
 				made = target
 			} else {
-				file, err = os.OpenFile(name, flag|os.O_CREATE, perm)
+				file, err = sys.OpenFile(name, flag|os.O_CREATE, perm)
 			}
 		}
 	}
@@ -275,7 +293,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 	f, err = f.start(op, length)
 	if err != nil {
 		if size > before && made == "" {
-			file.Truncate(before) //nolint:errcheck // the first error counts
+			cutBack(file, before, size) //nolint:errcheck // the first error counts
 		}
 		return nil, err
 	}

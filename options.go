@@ -92,8 +92,8 @@ type Options struct {
 	// Lock keeps the whole mapping in RAM, and what Resize and Refresh add, as
 	// Lock does: before they return, and before anybody sees the new Size. If
 	// the pages cannot be locked, the open, Resize or Refresh fails with a
-	// [LockError] and is undone: file, length and blocks are as they were. It
-	// lasts until Unlock, which lowers it as any lock; what is added later is
+	// [LockError] and is undone: file, length and blocks are as they were, but
+	// what Truncate emptied, and holes that MinSize gave blocks. It lasts until Unlock, which lowers it as any lock; what is added later is
 	// locked all the same. Unsupported where the system cannot lock pages, and
 	// LockOnFault on all but Linux 4.4 and later.
 	Lock LockMode

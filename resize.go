@@ -20,7 +20,8 @@ import (
 // held, also for the one that calls it. An Anonymous File that must move to
 // grow is copied, and is ErrBusy likewise.
 //
-// If Resize fails, length, blocks, mapping and locks are as they were. (On
+// If Resize fails, length, mapping and locks are as they were, and so are blocks,
+// but for holes that others had added; what others add meanwhile stays. (On
 // Windows a shrink must unmap first; if the file cannot be mapped again after
 // it, the File is closed and the error says so. A growth that failed has to
 // unmap likewise, if it had made the file longer already; while memory is held,
@@ -161,7 +162,7 @@ func (f *File) setBlocks(before, after, mapped int64) error {
 	}
 	if err == nil && after > before {
 		if err = f.wipeSlack(before, after); err != nil {
-			f.src.file.Truncate(before) //nolint:errcheck // the first error counts
+			cutBack(f.src.file, before, after) //nolint:errcheck // the first error counts
 		}
 	}
 	return err

@@ -17,6 +17,8 @@ var (
 	errLost error = &sentinel{"the file could not be mapped again and is closed", fs.ErrClosed}
 	// errMapped is ErrBusy for a reason that lies outside of the File.
 	errMapped error = &sentinel{"the file is mapped by another File or process", ErrBusy}
+	// errAdded is why a growth is not taken back.
+	errAdded = errors.New("others have added to it since")
 )
 
 // setAside takes address space for the File's next mapping of its file, of at
@@ -132,7 +134,7 @@ func (f *File) takeBack(op string, g *generation, before, after int64, cause err
 	if by() <= 0 {
 		return cause
 	}
-	cut := func() error { return f.src.file.Truncate(before) }
+	cut := func() error { return cutBack(f.src.file, before, after) }
 	err := cut()
 	if errors.Is(err, sys.ErrInUse) && before >= f.src.off+int64(len(g.data)) {
 		// Unmapped for as long as it takes, if nobody holds it.
@@ -147,7 +149,10 @@ func (f *File) takeBack(op string, g *generation, before, after int64, cause err
 	switch {
 	case errors.Is(err, errLost):
 		return errors.Join(cause, err)
-	case err != nil && by() > 0:
+	case by() > 0:
+		if err == nil {
+			err = errAdded
+		}
 		return longer(op, f.src.name, cause, by(), err)
 	}
 	return cause

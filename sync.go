@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"runtime"
@@ -340,11 +341,11 @@ func (s *syncer) locked(told bool, do func() error) error {
 	if s.dir == "" || s.entered {
 		return nil
 	}
-	if err := s.syncDir(); err != nil {
-		if !told {
-			s.remember(told, err) //nolint:errcheck // or nobody would hear of it
+	if lasting, err := s.syncDir(); err != nil {
+		if lasting || !told { // or nobody would hear of it
+			s.remember(told, err) //nolint:errcheck // it is returned
 		}
-		return err // not for ever: nothing was dropped
+		return err
 	}
 	s.entered = true
 	return nil
@@ -352,13 +353,17 @@ func (s *syncer) locked(told bool, do func() error) error {
 
 // syncDir makes the entry of a file that the File made durable, in the
 // directory where it is by now, if the system can tell.
-func (s *syncer) syncDir() error {
-	path, err := sys.PathOf(s.src.file)
+func (s *syncer) syncDir() (lasting bool, err error) {
+	dir := s.dir
+	if path, err := sys.PathOf(s.src.file); err == nil {
+		if path == "" {
+			return false, nil // it was removed: there is no entry
+		}
+		dir = filepath.Dir(path)
+	}
+	lasting, err = sys.SyncDir(dir, s.src.file)
 	if err != nil {
-		return sys.SyncDir(s.dir)
+		err = fmt.Errorf("the directory %s: %w", dir, err)
 	}
-	if path == "" {
-		return nil // it was removed: there is no entry
-	}
-	return sys.SyncDir(filepath.Dir(path))
+	return lasting, err
 }

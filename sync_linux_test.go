@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -333,18 +334,52 @@ func TestWriteBackRefused(t *testing.T) {
 	}
 }
 
-// TestSyncFailsInDirectory: that the entry is not durable is an error, but one
-// that passes.
+// TestSyncFailsInDirectory: what the kernel has told once of the entry it does not
+// tell again.
 func TestSyncFailsInDirectory(t *testing.T) {
 	prove.LeakCheck(t)
 	disk := slowfs.Start(t, slowfs.Options{})
 	f := opened(t)(mmapio.Create(disk.Path("f"), 100))
 	remove := disk.Add(slowfs.Rule{Op: slowfs.OpFsyncDir, Err: unix.EIO})
-	wantPathError(t, f.Sync(), "sync", disk.Path("f"), unix.EIO)
+	err := f.Sync()
+	wantPathError(t, err, "sync", disk.Path("f"), unix.EIO)
+	if want := "the directory " + filepath.Dir(disk.Path("f")); !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q in it", err, want)
+	}
 	remove()
+	wantPathError(t, f.Sync(), "sync", disk.Path("f"), unix.EIO)
+	mustClose(t, f)
+}
+
+// TestSyncDirectoryWithoutSync: not every file system has an fsync for directories.
+func TestSyncDirectoryWithoutSync(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	f := opened(t)(mmapio.Create(disk.Path("f"), 100))
+	disk.Add(slowfs.Rule{Op: slowfs.OpFsyncDir, Err: unix.EINVAL})
 	noError(t, "Sync", f.Sync())
-	if _, found := disk.Durable("f"); !found {
-		t.Error("no entry")
+	noError(t, "Sync", f.Sync())
+	if n := disk.Count(slowfs.OpFsyncDir); n != 1 {
+		t.Errorf("tried %d times", n)
 	}
 	mustClose(t, f)
+}
+
+var createAndSync = prove.Register("create and sync", func(args []string) int {
+	t := prove.T()
+	f, err := mmapio.Create(args[0], 4096)
+	check(t, err)
+	check(t, f.Sync())
+	check(t, f.Close())
+	return 0
+})
+
+// TestSyncInDirectoryNotListed: files are made there by whoever may not read it.
+func TestSyncInDirectoryNotListed(t *testing.T) {
+	dir := filepath.Join(prove.PublicDir(t), "box")
+	check(t, os.Mkdir(dir, 0o700))
+	check(t, os.Chmod(dir, 0o333))
+	if r := createAndSync.Run(t, prove.AsNobody(), prove.Args(filepath.Join(dir, "f"))); r.Code != 0 {
+		t.Error(r)
+	}
 }

@@ -101,7 +101,7 @@ func Split(err error) []error {
 // open opens a file for questions only. What was a regular file a moment ago
 // may be a FIFO by now: the flags keep that from blocking.
 func open(path string) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|sys.OpenFlags, 0)
+	f, err := sys.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, nil, err
 	}

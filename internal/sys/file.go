@@ -2,8 +2,20 @@ package sys
 
 import "os"
 
-// OpenFlags are added to every open: a FIFO or a device must not block it.
+// OpenFlags keep an open from waiting for anybody: for a FIFO, a device, or who has
+// a lease on the file.
 const OpenFlags = openFlags
+
+// OpenFile is os.OpenFile, and does not wait for a FIFO or a device.
+func OpenFile(name string, flag int, perm os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, flag|OpenFlags, perm)
+	if err != nil && isLeased(err) {
+		if f := openLeased(name, flag); f != nil {
+			return f, nil
+		}
+	}
+	return f, err
+}
 
 // FlushBeforeSync is false where SyncFile also writes what was stored through
 // mappings, which makes Flush a waste.
@@ -32,8 +44,12 @@ func SyncFile(f *os.File) error { return syncFile(f) }
 // or "" if it was removed. ErrUnsupported where the system does not tell.
 func PathOf(f *os.File) (string, error) { return pathOf(f) }
 
-// SyncDir makes the entries of a directory durable, where that is needed.
-func SyncDir(dir string) error { return syncDir(dir) }
+// SyncDir makes the entries of a directory durable, where that is needed, or all
+// of the file system that f is on, if that cannot be done. lasting says that the
+// disk was written to in vain: to try again proves nothing.
+//
+// fsync(2), syncfs(2).
+func SyncDir(dir string, f *os.File) (lasting bool, err error) { return syncDir(dir, f) }
 
 // Allocate makes f at least off+n bytes long and gives every byte of the range
 // a block of its own, so that storing to it cannot meet a full disk. After an

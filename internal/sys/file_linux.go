@@ -90,8 +90,19 @@ func fits(f *os.File, n int64) bool {
 		}
 		return unix.Fstatfs(fd, &fs)
 	})
-	// Blocks that the file has already may lie in the range.
-	return err != nil || (n-st.Blocks*512)/int64(fs.Bsize) <= int64(fs.Bfree) //nolint:unconvert // narrower elsewhere
+	return err != nil || roomFor(n-st.Blocks*512, &fs) // blocks that it has already may lie in the range
+}
+
+// syncAll makes all of the file system durable that a file is on.
+func syncAll(f *os.File) (tried bool, err error) {
+	return true, control(f, unix.Syncfs)
+}
+
+// roomFor reports whether a file system may have room for n bytes. One that has no
+// limit, or whose server does not tell, has no blocks at all.
+func roomFor(n int64, fs *unix.Statfs_t) bool {
+	size := int64(fs.Bsize) //nolint:unconvert // narrower elsewhere
+	return size <= 0 || fs.Blocks == 0 || n/size <= int64(fs.Bfree)
 }
 
 // unshare copies the blocks of a range that other files have too: storing to

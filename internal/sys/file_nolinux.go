@@ -11,6 +11,8 @@ const flushBeforeSync = true
 // to fsync(2) where the file system has not.
 func syncFile(f *os.File) error { return bare(f.Sync()) }
 
+func syncAll(*os.File) (tried bool, err error) { return false, nil }
+
 // No one is exempt: the kernels compare with RLIMIT_MEMLOCK whoever asks, and
 // with limits of their own that no call tells (vm.user_wire_limit on Darwin,
 // vm.max_user_wired on FreeBSD). The manual of DragonFly says that RLIMIT_MEMLOCK

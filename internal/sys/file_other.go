@@ -10,7 +10,7 @@ const flushBeforeSync = false // there is nothing to flush
 
 func syncFile(f *os.File) error { return bare(f.Sync()) }
 
-func syncDir(string) error { return ErrUnsupported }
+func syncDir(string, *os.File) (lasting bool, err error) { return false, ErrUnsupported }
 
 // What a descriptor was opened for is not known here; using it will tell.
 func describe(*os.File) (Descriptor, error) { return Descriptor{Read: true, Write: true}, nil }

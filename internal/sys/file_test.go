@@ -87,8 +87,16 @@ func TestAllocateSize(t *testing.T) {
 
 func TestSyncDir(t *testing.T) {
 	dir := prove.TempDir(t)
-	lacks(t, SyncDir(dir), "durable directories")
-	if err := SyncDir(filepath.Join(dir, "none")); CanReserve && !errors.Is(err, fs.ErrNotExist) {
+	f, err := os.Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lasting, err := SyncDir(dir, f)
+	lacks(t, err, "durable directories")
+	// Where it cannot be opened, all of the file system is synced on Linux.
+	_, err = SyncDir(filepath.Join(dir, "none"), f)
+	if want := CanReserve && runtime.GOOS != "linux"; lasting || errors.Is(err, fs.ErrNotExist) != want {
 		t.Errorf("SyncDir of nothing: %v", err)
 	}
 }

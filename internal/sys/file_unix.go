@@ -3,6 +3,7 @@
 package sys
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -64,13 +65,20 @@ func duplicate(f *os.File) (dup *os.File, err error) {
 	return dup, err
 }
 
-func syncDir(dir string) error {
+func syncDir(dir string, f *os.File) (lasting bool, err error) {
 	d, err := os.Open(dir)
-	if err != nil {
-		return bare(err)
+	if err == nil {
+		defer d.Close() //nolint:errcheck // only read from
+		err = d.Sync()
+		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+			return err != nil, bare(err)
+		}
 	}
-	defer d.Close() //nolint:errcheck // only read from
-	return bare(d.Sync())
+	// It may be written but not listed, or has no fsync where it is.
+	if tried, errAll := syncAll(f); tried {
+		return errAll != nil, errAll
+	}
+	return false, bare(err)
 }
 
 func memlockRlimit() (r unix.Rlimit, err error) {

@@ -18,7 +18,7 @@ func syncFile(f *os.File) error { return bare(f.Sync()) }
 
 // NTFS keeps its own log of a directory's entries, and FlushFileBuffers wants a
 // handle that may write, which a directory does not give.
-func syncDir(string) error { return nil }
+func syncDir(string, *os.File) (lasting bool, err error) { return false, nil }
 
 var procNtQueryObject = windows.NewLazySystemDLL("ntdll.dll").NewProc("NtQueryObject")
 

@@ -298,3 +298,30 @@ func TestAdviseFlags(t *testing.T) {
 		}
 	}
 }
+
+// A file system that has no limit, or whose server does not tell, has no blocks.
+func TestRoomFor(t *testing.T) {
+	for _, tt := range []struct {
+		fs   unix.Statfs_t
+		n    int64
+		want bool
+	}{
+		{unix.Statfs_t{Bsize: 4096, Blocks: 100, Bfree: 10}, 40960, true},
+		{unix.Statfs_t{Bsize: 4096, Blocks: 100, Bfree: 9}, 40960, false},
+		{unix.Statfs_t{Bsize: 4096}, 1 << 40, true},
+		{unix.Statfs_t{}, 1 << 40, true},
+	} {
+		if got := roomFor(tt.n, &tt.fs); got != tt.want {
+			t.Errorf("%d bytes, %d blocks of %d: %v", tt.n, tt.fs.Bfree, tt.fs.Bsize, got)
+		}
+	}
+	fd, err := unix.MemfdCreate("fits", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "fits")
+	defer f.Close()
+	if !fits(f, 1<<40) {
+		t.Error("memory has no room")
+	}
+}
