@@ -47,16 +47,20 @@ func (f *File) bringIn(ctx context.Context, op string, off, n int64) error {
 	r.begin = func(*window) error { return nil }
 	r.work = func(w *window) error {
 		for {
-			g, err := f.current(op)
-			if err == nil {
-				err = f.within(op, g, off, n)
-			}
-			if err != nil {
-				return err
-			}
+			g := f.cur.Load()
 			pass, ok := g.mem.calls.Enter()
 			if !ok {
+				// The Resize may wait for the window that waits for this one.
+				w.isIn()
+				if _, err := f.current(op); err != nil {
+					return err
+				}
 				continue
+			}
+			err := f.within(op, g, off, n)
+			if err != nil {
+				pass.Leave()
+				return err
 			}
 			if f.cur.Load().mem == g.mem {
 				var room [1]lockset.Run
