@@ -106,6 +106,12 @@ func (f *File) remember(op string, off, n int64, h sys.Hint) error {
 		}
 	}
 	err := g.mem.space.Advise(g.mem.base+first, last-first, h)
+	// Mappings end there now, which takes huge pages apart.
+	huge := int64(sys.HugePage())
+	f.locks.mu.Lock()
+	f.keepIn(g, lo-huge, lo+huge)
+	f.keepIn(g, int64(last)-huge, int64(last)+huge)
+	f.locks.mu.Unlock()
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return f.fail(op, err)
 	}

@@ -57,3 +57,10 @@ func SlowUntil(n int64, took ...time.Duration) int64 {
 	}
 	return w.slow
 }
+
+// Siblings is of how many disk files locks are known.
+func Siblings() int {
+	siblings.mu.Lock()
+	defer siblings.mu.Unlock()
+	return len(siblings.of)
+}

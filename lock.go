@@ -222,6 +222,7 @@ func (f *File) endLocks(g *generation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f.cur.Store(closedGeneration)
+	f.noLonger()
 	for _, run := range l.set.Held(nil, 0, maxInt64) {
 		if !g.mem.secret {
 			f.kernelUnlock(g, run) //nolint:errcheck // then the lock ends with the mapping

@@ -293,36 +293,6 @@ func TestProofLockBeyondEOF(t *testing.T) {
 	}
 }
 
-// The remedy is one that is not refused.
-func TestLockBeyondEOFRemedy(t *testing.T) {
-	needLocks(t)
-	ps := pageSize
-	for _, c := range []struct {
-		o    mmapio.Options
-		size int64 // of the file by then
-		want string
-	}{
-		{mmapio.Options{}, 100, "; call Refresh, or lock what is left"},
-		{mmapio.Options{Offset: ps}, 100, "; call Refresh"},
-		{mmapio.Options{Length: 2 * ps}, 100, "; open it again, or lock what is left"},
-		{mmapio.Options{Offset: ps, Length: 2 * ps}, 100, "; open it again"},
-		{mmapio.Options{DropFD: true}, 100, "; open it again, or lock what is left"},
-	} {
-		path := fileOf(t, 3*ps)
-		f := mustOpen(t, path, &c.o)
-		truncated(t, path, c.size)
-		err := f.LockAll()
-		want := fmt.Sprintf("the file is now 100 bytes long, and mapped up to %d%s: ", c.o.Offset+f.Size(), c.want)
-		if err == nil || !strings.Contains(err.Error()+": ", want) {
-			t.Errorf("%+v: %v, want %q in it", c.o, err, want)
-		}
-		if _, err := f.Refresh(); strings.Contains(want, "Refresh") != (err == nil) {
-			t.Errorf("%+v: Refresh: %v", c.o, err)
-		}
-		mustClose(t, f)
-	}
-}
-
 // The same where several windows are locked already.
 func TestProofLockBeyondEOFManyWindows(t *testing.T) {
 	const n = 40 << 20

@@ -61,7 +61,7 @@ func (t *tail) enter(f *File, delta int) {
 		return
 	}
 	l := &f.locks
-	f.src.locked.Store(true)
+	f.hasLocked()
 	held := t.call.level
 	if !sys.LocksOnFault() {
 		held = lockset.Now

@@ -161,12 +161,13 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 		if sys.LocksOnFault() {
 			err = f.kernelLock(call, g, missing)
 		}
+		apart := l.apart
 		l.mu.Unlock()
 		if err != nil {
 			pass.Leave()
 			return err
 		}
-		w.claim = &claim{g: g, pass: pass, missing: missing, apart: l.apart}
+		w.claim = &claim{g: g, pass: pass, missing: missing, apart: apart}
 		return nil
 	}
 }
@@ -329,7 +330,7 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 	if sys.LocksOnFault() {
 		level = lockset.OnFault
 	}
-	f.src.locked.Store(true)
+	f.hasLocked()
 	for _, run := range missing {
 		if run.Level == lockset.None {
 			call.locked += run.Hi - run.Lo

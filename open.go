@@ -294,6 +294,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 	if err != nil {
 		if size > before && made == "" {
 			cutBack(file, before, size) //nolint:errcheck // the first error counts
+			cutAt(info, before)
 		}
 		return nil, err
 	}

@@ -1,8 +1,11 @@
 package mmapio_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,13 +105,37 @@ func TestFailedGrowthKeepsWhatOthersAdd(t *testing.T) {
 	mustClose(t, f)
 }
 
+// TestGrowthKeepsWhatOthersAdd: what lies between the end of the file and the end
+// of its page is zeroed, but not what others add there.
+func TestGrowthKeepsWhatOthersAdd(t *testing.T) {
+	for _, to := range []int64{300, 2 * pageSize} {
+		path, content := patternFile(t, 100)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+		record := []byte("of somebody else")
+		restore := mmapio.SetFailpoint(func(step string) error {
+			if step == "blocks" {
+				check(t, appendTo(path, record))
+			}
+			return nil
+		})
+		mustResize(t, f, to)
+		restore()
+		want := append(bytes.Clone(content), record...)
+		want = append(want, make([]byte, max(0, int(to)-len(want)))...)
+		same(t, "the file", onDisk(t, path), want)
+		mustClose(t, f)
+	}
+}
+
 // TestOpenWaitsForLease: who has one is asked to give way, and does.
 func TestOpenWaitsForLease(t *testing.T) {
 	path, content := patternFile(t, 10_000)
 	for name, open := range map[string]func() (*mmapio.File, error){
 		"Open":     func() (*mmapio.File, error) { return mmapio.Open(path) },
 		"OpenFile": func() (*mmapio.File, error) { return mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite}) },
-		"Create":   func() (*mmapio.File, error) { return mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true}) },
+		"Create": func() (*mmapio.File, error) {
+			return mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true})
+		},
 	} {
 		holder, err := os.OpenFile(path, os.O_RDWR, 0)
 		check(t, err)
@@ -136,6 +163,36 @@ func TestOpenWaitsForLease(t *testing.T) {
 		same(t, name, contentOf(t, f), content)
 		if f.Name() != path {
 			t.Errorf("%s: the name is %s", name, f.Name())
+		}
+		mustClose(t, f)
+	}
+}
+
+// The remedy is one that is not refused.
+func TestLockBeyondEOFRemedy(t *testing.T) {
+	needLocks(t)
+	ps := pageSize
+	for _, c := range []struct {
+		o    mmapio.Options
+		size int64 // of the file by then
+		want string
+	}{
+		{mmapio.Options{}, 100, "; call Refresh, or lock what is left"},
+		{mmapio.Options{Offset: ps}, 100, "; call Refresh"},
+		{mmapio.Options{Length: 2 * ps}, 100, "; open it again, or lock what is left"},
+		{mmapio.Options{Offset: ps, Length: 2 * ps}, 100, "; open it again"},
+		{mmapio.Options{DropFD: true}, 100, "; open it again, or lock what is left"},
+	} {
+		path := fileOf(t, 3*ps)
+		f := mustOpen(t, path, &c.o)
+		truncated(t, path, c.size)
+		err := f.LockAll()
+		want := fmt.Sprintf("the file is now 100 bytes long, and mapped up to %d%s: ", c.o.Offset+f.Size(), c.want)
+		if err == nil || !strings.Contains(err.Error()+": ", want) {
+			t.Errorf("%+v: %v, want %q in it", c.o, err, want)
+		}
+		if _, err := f.Refresh(); strings.Contains(want, "Refresh") != (err == nil) {
+			t.Errorf("%+v: Refresh: %v", c.o, err)
 		}
 		mustClose(t, f)
 	}

@@ -59,14 +59,15 @@ func (f *File) Resize(size int64) (err error) {
 	before, after, mapped := info.Size(), f.src.off+size, f.src.off+int64(len(g.data))
 	// A growth too may cut a folio: where others had added something, where it
 	// began, when it fails, and on XFS where it ends.
-	defer func() { f.keepInFolio(min(before, after)) }()
+	defer func() { cutAt(f.src.info, min(before, after)) }()
 	if size < int64(len(g.data)) {
 		return f.shrink(op, g, size, func() error { return f.setLength(before, after) })
 	}
 	if after < before && !sys.CanReserve {
 		// Others made it longer, and it cannot be cut while it is mapped.
 		return f.shrink(op, g, size, func() error {
-			if err := f.setBlocks(before, after, mapped); err != nil {
+			before, err := f.setBlocks(before, after, mapped)
+			if err != nil {
 				return err
 			}
 			return f.setLength(before, after)
@@ -76,7 +77,7 @@ func (f *File) Resize(size int64) (err error) {
 		return f.fail(op, err)
 	}
 	defer f.freeRoom()
-	if err := f.setBlocks(before, after, mapped); err != nil {
+	if before, err = f.setBlocks(before, after, mapped); err != nil {
 		return f.takeBack(op, g, before, after, f.fail(op, err))
 	}
 	cut := noCut
@@ -125,7 +126,7 @@ func (f *File) Refresh() (size int64, err error) {
 	case size > int64(len(g.data)):
 		err = f.grow(op, g, size, noCut)
 	}
-	if changed := f.glance.changed(info); err == nil && changed {
+	if err == nil && f.glance.changed(info) {
 		f.mend()
 	}
 	return f.Size(), err
@@ -141,7 +142,8 @@ func (f *File) setLength(before, after int64) error {
 		return err
 	}
 	if after > before {
-		return f.setBlocks(before, after, before)
+		_, err := f.setBlocks(before, after, before)
+		return err
 	}
 	return f.src.file.Truncate(after)
 }
@@ -150,9 +152,13 @@ func (f *File) setLength(before, after int64) error {
 func noCut() error { return nil }
 
 // setBlocks makes a file of length before at least after bytes long, with
-// blocks for what lies beyond mapped. On error the file has its old length.
-func (f *File) setBlocks(before, after, mapped int64) error {
-	err := failpoint("blocks")
+// blocks for what lies beyond mapped. On error the file has its old length. It
+// returns what that was, which is more if others have added to it.
+func (f *File) setBlocks(before, after, mapped int64) (was int64, err error) {
+	err = failpoint("blocks")
+	if info, errNow := f.src.file.Stat(); errNow == nil {
+		before = max(before, info.Size())
+	}
 	switch {
 	case err != nil:
 	case f.opts.Sparse:
@@ -165,7 +171,7 @@ func (f *File) setBlocks(before, after, mapped int64) error {
 			cutBack(f.src.file, before, after) //nolint:errcheck // the first error counts
 		}
 	}
-	return err
+	return before, err
 }
 
 // wipeSlack zeroes what lies between the old end of the file and the end of
@@ -260,6 +266,6 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		m.forget(int64(from), int64(to))
 	}
 	f.cutAdvised(int64(from))
-	f.keepInFolio(f.src.off + size)
+	f.keepBefore(f.src.off + size)
 	return nil
 }

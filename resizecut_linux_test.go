@@ -91,3 +91,54 @@ func inPipe(t *testing.T, path string) (undo func()) {
 		check(t, w.Close())
 	}
 }
+
+// TestProofCutKeepsLocksOfOthers: the kernel takes the folio out of all mappings,
+// also of other Files of this process.
+func TestProofCutKeepsLocksOfOthers(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	needLockOf(t, 8<<20)
+	const locked = 1 << 20
+	known := mmapio.Siblings()
+	path, _ := patternFile(t, 4<<20)
+	open := func(o mmapio.Options) *mmapio.File { return mustOpen(t, path, &o) }
+	f := open(mmapio.Options{Mode: mmapio.ReadWrite})
+	others := []*mmapio.File{
+		open(mmapio.Options{Length: locked}), open(mmapio.Options{Length: locked, DropFD: true}),
+		open(mmapio.Options{Mode: mmapio.CopyOnWrite, Length: locked}), open(mmapio.Options{Offset: 5000, Length: locked - 5000}),
+		open(mmapio.Options{Mode: mmapio.ReadWrite, Length: locked, Lock: mmapio.LockNow}),
+	}
+	for _, other := range others {
+		check(t, other.LockAll())
+	}
+	held := func(what string) {
+		t.Helper()
+		for i, other := range others {
+			noError(t, fmt.Sprintf("%s: VerifyLocked of File %d", what, i), other.VerifyLocked(0, other.Size()))
+			prove.AssertHeld(t, memoryOf(t, other))
+		}
+	}
+	mustResize(t, f, locked+5*pageSize+1)
+	held("shrink")
+	undo := inPipe(t, path)
+	mustResize(t, f, locked+2*pageSize+1) // the folio stays
+	undo()
+	restore := mmapio.SetFailpoint(func(step string) error {
+		if step == "map" {
+			return errInjected
+		}
+		return nil
+	})
+	if f.Resize(3<<20) == nil {
+		t.Error("it grows")
+	}
+	restore()
+	held("growth that failed")
+	for _, other := range others {
+		mustClose(t, other)
+	}
+	mustResize(t, f, 100)
+	mustClose(t, f)
+	if n := mmapio.Siblings() - known; n > 0 {
+		t.Errorf("%d disk files are known still", n)
+	}
+}

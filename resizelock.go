@@ -43,6 +43,9 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 				call := &lockCall{op: op, off: max(run.Lo-int64(to.mem.delta), 0), n: run.Hi - run.Lo}
 				return f.lockErrorHeld(call, to, part.Lo, part.Hi, err, part.Hi-part.Lo)
 			}
+			if part.Level == lockset.OnFault {
+				f.bringTouched(from, to, part)
+			}
 			moveSecret(from, to, part)
 			f.kernelUnlock(from, part) //nolint:errcheck // the old mapping goes anyway
 			done = append(done, part)
@@ -106,14 +109,41 @@ func (f *File) keepIn(g *generation, lo, hi int64) {
 	}
 	f.locks.apart++ // windows that are under way look for themselves
 	for _, run := range f.locks.set.Held(nil, lo, hi) {
-		if run.Level == lockset.Now {
-			lo, hi := max(run.Lo, lo), min(run.Hi, hi)
-			if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at < 0 {
-				continue
-			}
-			// Whatever stands in the way, VerifyLocked tells.
-			f.bringBack(g, lo, hi) //nolint:errcheck // as above
+		lo, hi := max(run.Lo, lo), min(run.Hi, hi)
+		if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at < 0 {
+			continue
 		}
+		if run.Level == lockset.OnFault {
+			f.bringCached(g, lo, hi)
+			continue
+		}
+		// Whatever stands in the way, VerifyLocked tells.
+		f.bringBack(g, lo, hi) //nolint:errcheck // as above
+	}
+}
+
+// bringCached is bringBack for pages that are locked once they are touched: those
+// that were a moment ago are in the page cache still. If the kernel does not say
+// which, the next touch locks them again.
+func (f *File) bringCached(g *generation, lo, hi int64) {
+	if f.anonymous() || !sys.Owns(f.src.info) {
+		return // memory of its own does not leave
+	}
+	m := g.mem
+	m.space.Incore(m.base+int(lo), int(hi-lo), func(lo, hi int) { //nolint:errcheck // as above
+		f.populate(g, int64(lo-m.base), int64(hi-m.base)) //nolint:errcheck // as above
+	})
+}
+
+// bringTouched brings in what is in the mapping before, where a page is locked once
+// it is touched.
+func (f *File) bringTouched(from, to *generation, run lockset.Run) {
+	m := from.mem
+	err := m.space.Present(m.base+int(run.Lo), int(run.Hi-run.Lo), func(lo, hi int) {
+		f.populate(to, int64(lo-m.base), int64(hi-m.base)) //nolint:errcheck // the next touch tells
+	})
+	if errors.Is(err, errors.ErrUnsupported) {
+		f.bringCached(to, run.Lo, run.Hi)
 	}
 }
 
@@ -125,17 +155,6 @@ func (f *File) bringBack(g *generation, lo, hi int64) error {
 		err = g.mem.space.Lock(g.mem.base+int(lo), int(hi-lo))
 	}
 	return err
-}
-
-// keepInFolio is keepIn for the folio at which the file was cut.
-func (f *File) keepInFolio(end int64) {
-	const most = 2048 // pages
-	f.locks.mu.Lock()
-	defer f.locks.mu.Unlock()
-	if g := f.cur.Load(); g != closedGeneration {
-		hi := int64(pageUp(int(end - f.src.off + int64(g.mem.delta))))
-		f.keepIn(g, hi-most*int64(sys.PageSize()), hi)
-	}
 }
 
 // edges tells how far beyond the two ends of a run the pages have to be kept in,
@@ -181,7 +200,12 @@ func (f *File) handBack(from, to *generation, done []lockset.Run) {
 	if from.mem.secret {
 		f.moveUnlocked(to, from)
 	}
-	f.keepIn(from, 0, from.mem.mapped.Load())
+	for _, run := range done {
+		// That is where a huge page may have been taken apart.
+		huge := int64(sys.HugePage())
+		f.keepIn(from, run.Lo-huge, run.Lo+huge)
+		f.keepIn(from, run.Hi-huge, run.Hi+huge)
+	}
 }
 
 // lockAgain locks in a generation all that the books say. The caller holds

@@ -94,6 +94,7 @@ func (f *File) shrinkWhole(op string, g *generation, size int64, cut func() erro
 	}
 	if mapErr != nil {
 		f.cur.Store(closedGeneration)
+		f.noLonger()
 		l.init()
 		splits.Add(-f.src.extra.Swap(0))
 		f.src.file.Close() //nolint:errcheck // the first error counts

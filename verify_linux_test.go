@@ -2,10 +2,12 @@ package mmapio_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -305,4 +307,66 @@ func TestVerifyLockedWhileMoving(t *testing.T) {
 	if looks != 4 {
 		t.Errorf("looked %d times", looks)
 	}
+}
+
+// TestRefreshThatFailedForgetsNothing: the one that succeeds brings back what left
+// before the one that did not.
+func TestRefreshThatFailedForgetsNothing(t *testing.T) {
+	prove.Need(t, prove.Verify)
+	const pages = 3000 // more than what is looked at in any case
+	needLockOf(t, pages*pageSize)
+	path, _ := patternFile(t, pages*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	check(t, f.LockAll())
+	truncated(t, path, 0)
+	check(t, os.Truncate(path, (pages-1)*pageSize))
+	// So long ago that it cannot have been changed since unnoticed.
+	past := time.Now().Add(-time.Minute)
+	check(t, os.Chtimes(path, past, past))
+	r := mustRegion(t, f, 0, 1)
+	if _, err := f.Refresh(); !errors.Is(err, mmapio.ErrBusy) {
+		t.Fatalf("Refresh: %v, want ErrBusy", err)
+	}
+	r.Release()
+	_, err := f.Refresh()
+	noError(t, "Refresh", err)
+	noError(t, "VerifyLocked", f.VerifyLocked(0, f.Size()))
+	mustClose(t, f)
+}
+
+// TestAdviseInsideOfLocked: where advice begins a mapping ends, and the huge page
+// that was there.
+func TestProofAdviseInsideOfLocked(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	needLockOf(t, 8<<20)
+	path, _ := patternFile(t, 8<<20)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	check(t, f.LockAll())
+	for i, a := range []mmapio.Advice{mmapio.AdviceRandom, mmapio.AdviceSequential, mmapio.AdviceNormal} {
+		check(t, f.Advise(int64(i+1)<<20+4096, 3<<20+1, a))
+		prove.AssertHeld(t, memoryOf(t, f))
+	}
+	check(t, f.Unlock(0, 8<<20))
+	mustClose(t, f)
+}
+
+// TestLockBesideCollapse is for the race detector.
+func TestLockBesideCollapse(t *testing.T) {
+	needLockOf(t, 5<<20)
+	path, _ := patternFile(t, 8<<20)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	check(t, f.Lock(4<<20, 4<<20))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 100 {
+			f.Advise(4<<20, 1, mmapio.AdviceCollapse) //nolint:errcheck // it may not be there
+		}
+	})
+	for range 100 {
+		check(t, f.Lock(0, 1<<20))
+		check(t, f.Unlock(0, 1<<20))
+	}
+	wg.Wait()
+	noError(t, "VerifyLocked", f.VerifyLocked(4<<20, 4<<20))
+	mustClose(t, f)
 }

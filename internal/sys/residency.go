@@ -116,6 +116,13 @@ func PageCached(f *os.File) bool { return keeps(f) != nowhere }
 // Owns reports whether the process owns the file, or may do what its owner may.
 func Owns(info fs.FileInfo) bool { return owns(info) }
 
+// A FileID tells a file from all others that there are at a time.
+type FileID struct{ dev, ino uint64 }
+
+// FileIDOf is false where the system has no such thing, or pages that are locked
+// stay whatever happens to their file.
+func FileIDOf(info fs.FileInfo) (id FileID, ok bool) { return fileIDOf(info) }
+
 // CanIncore reports whether the system has a call that tells which pages of a
 // mapping of a file are in RAM, mapped in or not.
 func CanIncore() bool { return canIncore() }

@@ -157,6 +157,14 @@ func (s *Space) hugePages(at, n int) (pages int, err error) {
 	return pages, nil
 }
 
+func fileIDOf(info fs.FileInfo) (id FileID, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if ok {
+		id = FileID{uint64(st.Dev), uint64(st.Ino)} //nolint:unconvert // narrower elsewhere
+	}
+	return id, ok
+}
+
 // owns is what the kernel asks before it tells the truth. No capability of a user
 // namespace is about files of users that the namespace does not know.
 func owns(info fs.FileInfo) bool {

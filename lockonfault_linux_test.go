@@ -1,0 +1,87 @@
+package mmapio_test
+
+import (
+	"testing"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// Pages that are locked on fault, and were touched, stay locked whatever the
+// library does to their mapping, or beside them.
+func TestProofLockOnFaultStays(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Scan)
+	needLockOf(t, 4<<20)
+	const size, pages = 2 << 20, 2 << 20 >> 12
+	for name, c := range map[string]struct {
+		do   func(f *mmapio.File, path string) error
+		want int // pages, at least
+	}{
+		"nothing": {func(*mmapio.File, string) error { return nil }, pages},
+		"growth":  {func(f *mmapio.File, _ string) error { return f.Resize(size + 1) }, pages},
+		"refresh": {func(f *mmapio.File, path string) error {
+			check(t, appendTo(path, []byte("more")))
+			_, err := f.Refresh()
+			return err
+		}, pages},
+		"shrink": {func(f *mmapio.File, _ string) error { return f.Resize(size - 5*pageSize - 1) }, pages - 5},
+		"unlock": {func(f *mmapio.File, _ string) error { return f.Unlock(7*pageSize, pageSize) }, pages - 1},
+		"advise": {func(f *mmapio.File, _ string) error {
+			return f.Advise(7*pageSize, pageSize, mmapio.AdviceRandom)
+		}, pages},
+		"growth that fails": {func(f *mmapio.File, _ string) error {
+			restore := mmapio.SetFailpoint(func(step string) error {
+				if step == "length" {
+					return errInjected
+				}
+				return nil
+			})
+			defer restore()
+			check(t, appendTo(f.Name(), make([]byte, 9*pageSize)))
+			if f.Resize(size+pageSize) == nil {
+				t.Error("it succeeds")
+			}
+			return nil
+		}, pages},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, _ := patternFile(t, size)
+			f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Lock: mmapio.LockOnFault})
+			contentOf(t, f)
+			check(t, c.do(f, path))
+			dropCache(t, path)
+			if _, n := prove.Resident(t, path); n < c.want {
+				t.Errorf("%d pages are kept in RAM, want %d", n, c.want)
+			}
+			mustClose(t, f)
+			dropCache(t, path)
+			if _, n := prove.Resident(t, path); n > 0 {
+				t.Errorf("%d pages are kept in RAM after Close", n)
+			}
+		})
+	}
+}
+
+// What was not touched is not brought in by a growth.
+func TestProofLockOnFaultLeavesTheRest(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Scan)
+	needLockOf(t, 16<<20)
+	const size = 4 << 20
+	path, content := patternFile(t, size)
+	dropCache(t, path)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Lock: mmapio.LockOnFault, Prefault: -1})
+	check(t, f.View(size/2, 1, func(b []byte) error {
+		if want := content[size/2]; b[0] != want {
+			t.Errorf("%d, want %d", b[0], want)
+		}
+		return nil
+	}))
+	dropCache(t, path)
+	_, before := prove.Resident(t, path)
+	mustResize(t, f, size+1)
+	dropCache(t, path)
+	if _, after := prove.Resident(t, path); before == 0 || after < before || after > before+1 {
+		t.Errorf("%d pages were kept in RAM, now %d", before, after)
+	}
+	mustClose(t, f)
+}

@@ -1,0 +1,94 @@
+package mmapio
+
+import (
+	"io/fs"
+	"runtime"
+	"slices"
+	"sync"
+	"weak"
+
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// siblings are the Files of this process that have ever locked pages, by what they
+// map: when one of them cuts the file, the kernel takes a whole folio out of the
+// mappings of all.
+var siblings struct {
+	mu sync.Mutex
+	of map[sys.FileID][]weak.Pointer[File]
+}
+
+// hasLocked says that the File has locked pages.
+func (f *File) hasLocked() {
+	if f.src.locked.Swap(true) || f.src.info == nil {
+		return
+	}
+	id, ok := sys.FileIDOf(f.src.info)
+	if !ok {
+		return
+	}
+	siblings.mu.Lock()
+	defer siblings.mu.Unlock()
+	if siblings.of == nil {
+		siblings.of = map[sys.FileID][]weak.Pointer[File]{}
+	}
+	siblings.of[id] = append(siblings.of[id], weak.Make(f))
+	runtime.AddCleanup(f, func(id sys.FileID) { forgetSibling(id, nil) }, id) // if it is not closed
+}
+
+// noLonger ends hasLocked.
+func (f *File) noLonger() {
+	if f.src.locked.Load() && f.src.info != nil {
+		if id, ok := sys.FileIDOf(f.src.info); ok {
+			forgetSibling(id, f)
+		}
+	}
+}
+
+// forgetSibling takes out a File, and those that are gone.
+func forgetSibling(id sys.FileID, f *File) {
+	siblings.mu.Lock()
+	defer siblings.mu.Unlock()
+	left := slices.DeleteFunc(siblings.of[id], func(p weak.Pointer[File]) bool { return p.Value() == nil || p.Value() == f })
+	if siblings.of[id] = left; len(left) == 0 {
+		delete(siblings.of, id)
+	}
+}
+
+// siblingsOf returns the Files that have locked pages of a file.
+func siblingsOf(info fs.FileInfo) (all []*File) {
+	if info == nil {
+		return nil
+	}
+	id, ok := sys.FileIDOf(info)
+	if !ok {
+		return nil
+	}
+	siblings.mu.Lock()
+	defer siblings.mu.Unlock()
+	for _, p := range siblings.of[id] {
+		if f := p.Value(); f != nil {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// cutAt keeps locked pages in after the file was cut at end, or may have been:
+// those of the folio that was cut.
+func cutAt(info fs.FileInfo, end int64) {
+	for _, f := range siblingsOf(info) {
+		f.keepBefore(end)
+	}
+}
+
+// keepBefore is keepIn for the folio in which an offset of the file lies.
+func (f *File) keepBefore(end int64) {
+	const most = 2048 // pages
+	f.locks.mu.Lock()
+	defer f.locks.mu.Unlock()
+	if g := f.cur.Load(); g != closedGeneration {
+		hi := int64(pageUp(int(end - f.src.off + int64(g.mem.delta))))
+		f.keepIn(g, hi-most*int64(sys.PageSize()), hi)
+	}
+}
