@@ -240,6 +240,9 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 	if o.Offset > size || length > size-o.Offset {
 		return nil, &RangeError{Op: op, Path: name, Off: o.Offset, Len: o.Length, Size: size}
 	}
+	if err := o.storable(op, name, length); err != nil {
+		return nil, err
+	}
 	if err := fits(op, name, length); err != nil {
 		return nil, err
 	}
