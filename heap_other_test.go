@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/sys"
 )
 
 // TestNoStores: where no file can be mapped to be stored to, an open that would
@@ -58,4 +60,26 @@ func TestNoStoresToNothing(t *testing.T) {
 	if _, err := f.ReadAt(make([]byte, 1), 0); err != io.EOF { //nolint:errorlint // io.ReaderAt
 		t.Error(err)
 	}
+}
+
+// TestNoHeap: what the heap cannot hold is an error.
+func TestNoHeap(t *testing.T) {
+	if runtime.GOARCH != "wasm" {
+		t.Skip("no file is too large for the heap of " + runtime.GOARCH)
+	}
+	path, _ := patternFile(t, 0)
+	if err := os.Truncate(path, 5<<30); err != nil {
+		t.Skip(err)
+	}
+	for _, mode := range []mmapio.Mode{mmapio.ReadOnly, mmapio.CopyOnWrite} {
+		_, err := mmapio.OpenFile(path, &mmapio.Options{Mode: mode})
+		wantPathError(t, err, "open", path, sys.ErrNoMemory)
+	}
+	_, err := mmapio.Anonymous(5<<30, nil)
+	wantPathError(t, err, "anonymous", "anonymous", sys.ErrNoMemory)
+
+	f := opened(t)(mmapio.Anonymous(100, nil))
+	store(t, f, 0, "kept")
+	wantPathError(t, f.Resize(5<<30), "resize", "anonymous", sys.ErrNoMemory)
+	same(t, "after a Resize that failed", contentOf(t, f)[:4], []byte("kept"))
 }
