@@ -157,11 +157,7 @@ func (e *LockError) cgroup(c *cgroupError) {
 
 // unreadable finds why a page could not be brought in.
 func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
-	bad := lo
-	if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at >= 0 {
-		bad = int64(at - g.mem.base)
-	}
-	off := max(bad-int64(g.mem.delta), 0)
+	off := max(g.mem.firstAbsent(lo, hi)-int64(g.mem.delta), 0)
 	why := f.src.why(off, false)
 	length, known := f.src.size()
 	switch {
