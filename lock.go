@@ -173,7 +173,7 @@ type LockLimits struct {
 }
 
 // ReadLockLimits returns the limits of now. On Windows there is no limit to
-// speak of: quotas grow on demand.
+// speak of: quotas grow on demand, and all processes are Unlimited.
 //
 // getrlimit(2), VmLck in proc_pid_status(5), CAP_IPC_LOCK in capabilities(7).
 func ReadLockLimits() (LockLimits, error) {

@@ -73,7 +73,7 @@ func MemoryFull(f *os.File) bool { return memoryFull(f) }
 // process, -1 for none, and whether the process is exempt from them.
 //
 // getrlimit(2) with RLIMIT_MEMLOCK and capget(2) for CAP_IPC_LOCK; on Windows
-// the minimum working set.
+// the minimum working set, which Lock raises, so that every process is exempt.
 func MemlockLimits() (soft, hard int64, exempt bool, err error) { return memlockLimits() }
 
 // RaiseMemlock raises the soft limit to the hard limit.
