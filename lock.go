@@ -27,7 +27,8 @@ import (
 // Refresh does both.
 //
 // In a CopyOnWrite File locking copies nothing; a page that is stored to later
-// is copied, and the copy is locked. Locks belong to this process and this
+// is copied, and the copy is locked. (On Darwin and the BSDs it copies every
+// page, which no longer follows the file.) Locks belong to this process and this
 // File: children do not inherit them, and other Files over the same disk file
 // have their own.
 //
