@@ -28,9 +28,9 @@ import (
 //
 // madvise(2) with MADV_POPULATE_READ (Linux 5.14), before that process_vm_readv(2)
 // of a byte of each page; pread(2) elsewhere, which leaves the pages in the page
-// cache but not in the mapping. Where there is nothing to read from either
-// (Anonymous, DropFD), page after page is touched there, and other goroutines may
-// have to wait.
+// cache but not in the mapping. Where there is nothing to read by either (Anonymous,
+// DropFD; on Windows, after Map, a file that cannot be opened anew), page after page
+// is touched there, and other goroutines may have to wait.
 func (f *File) Populate(ctx context.Context, off, n int64) error {
 	const op = "populate"
 	g, err := f.current(op)
@@ -99,7 +99,7 @@ func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error)
 // be brought in, or lo where that is not to be found.
 func (e *extent) firstAbsent(lo, hi int64) int64 {
 	at, n := e.base+int(lo), int(hi-lo)
-	if e.src.file == nil && !sys.CanPopulate() {
+	if !e.src.readable() && !sys.CanPopulate() {
 		return lo + int64(max(fault.Touch(e.space.Bytes(at, n), sys.PageSize(), false), 0))
 	}
 	if bad, err := e.space.Absent(at, n); err == nil && bad >= 0 {
@@ -118,7 +118,7 @@ func (f *File) populate(g *generation, lo, hi int64) error {
 	switch {
 	case sys.CanPopulate():
 		return g.mem.space.Populate(at, n, store)
-	case f.src.file == nil:
+	case !f.src.readable():
 		return g.mem.mapIn(at, n, store)
 	}
 	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))

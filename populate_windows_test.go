@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"errors"
 	"io"
+	"os"
 	"testing"
 	"unsafe"
 
@@ -85,5 +86,45 @@ func TestPopulateTouchesCut(t *testing.T) {
 	le := (*mmapio.LockError)(nil)
 	if err := f.LockAll(); !errors.As(err, &le) || le.Cause != mmapio.CauseBeyondEOF {
 		t.Errorf("LockAll: %v", err)
+	}
+}
+
+// TestMapKeepsOffset: a file that was opened for nobody else cannot be opened anew,
+// and to read by a duplicate of the handle moves the offset of both.
+func TestMapKeepsOffset(t *testing.T) {
+	const n = 64
+	path, content := patternFile(t, n*pageSize)
+	name, err := windows.UTF16PtrFromString(path)
+	check(t, err)
+	h, err := windows.CreateFile(name, windows.GENERIC_READ, 0, nil, windows.OPEN_EXISTING, 0, 0)
+	check(t, err)
+	file := os.NewFile(uintptr(h), path)
+	defer file.Close()
+	_, err = file.Seek(5, io.SeekStart)
+	check(t, err)
+	kept := func(what string) {
+		t.Helper()
+		if at, err := file.Seek(0, io.SeekCurrent); at != 5 || err != nil {
+			t.Errorf("%s: the offset is %d, %v", what, at, err)
+		}
+	}
+
+	f := opened(t)(mmapio.Map(file, &mmapio.Options{Populate: true}))
+	kept("Options.Populate")
+	if got := mappedIn(t, f, 0, f.Size()); got != n {
+		t.Errorf("Options.Populate: %d pages of %d are there", got, n)
+	}
+	f = opened(t)(mmapio.Map(file, nil))
+	same(t, "the file", contentOf(t, f), content)
+	kept("View and ReadAt")
+	check(t, f.LockAll())
+	kept("LockAll")
+	if prove.CanTruncate() {
+		prove.Truncate(t, path, 20*pageSize)
+		var fe *mmapio.FaultError
+		if err := f.Populate(t.Context(), 0, f.Size()); !errors.As(err, &fe) || fe.Off != 20*pageSize || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("Populate of a file that was cut: %v", err)
+		}
+		kept("Populate of a file that was cut")
 	}
 }

@@ -192,7 +192,7 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 		switch {
 		case f.anonymous():
 			err = nil // to be touched is all that can be done for it
-		case f.src.file == nil:
+		case !f.src.readable():
 			err = e.mapIn(at, size, false)
 		default:
 			err = f.readThrough(start, start+int64(size), int64(len(g.data)))
