@@ -93,7 +93,8 @@ func Map(f *os.File, opts *Options) (*File, error) {
 // Anonymous maps zeroed memory with no file behind it, private to the process
 // and always ReadWrite. Options takes Reserve, Lock, Populate, Prefault,
 // HugePages, NoDump and NoFork; nil means the zero value. Sync does nothing and
-// succeeds. On both sides lies a page that cannot be touched.
+// succeeds. On both sides lies a page that cannot be touched, except where memory
+// comes from Go's heap (all but Linux, Windows, Darwin and the BSDs).
 //
 // With Lock, NoDump and NoFork together it is memory for a secret. It is
 // zeroed before it is given back, by Close, by a Resize that cuts it off or

@@ -55,6 +55,10 @@ func mapAnon(n int) (*Space, error) {
 	return &Space{addr: addr, size: n, backing: backing{heap}}, nil
 }
 
+func reserve(n int) (*Space, error) { return nil, ErrUnsupported }
+
+func (s *Space) placeAnon(at, n int) error { return ErrUnsupported }
+
 // allocated has an error where make panics: for more than the address space
 // can hold, which WebAssembly has 4 GiB of.
 func allocated(n int) (b []byte, err error) {
