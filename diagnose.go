@@ -100,12 +100,17 @@ func (f *File) refused(e *LockError, need, step int64) {
 	lim := e.Limits
 	inUse := max(lim.InUse, 0) // where it is not known, what the call needs by itself is certain
 	limited := !lim.Unlimited && lim.Soft >= 0
+	denied := errors.Is(e.Err, fs.ErrPermission)
 	switch {
 	case limited && lim.Soft == 0:
 		e.Cause = CausePermission
 		e.fact = fmt.Sprintf("needs %s, and this process may lock nothing: RLIMIT_MEMLOCK is 0 (soft 0, hard %s)",
 			size(need), bound(lim.Hard))
-		e.remedy = raise(lim, need)
+		e.remedy = raise(lim, need) + sys.LockHint
+		return
+	case denied: // no limit but one of 0 is refused like this
+		e.Cause = CausePermission
+		e.fact = fmt.Sprintf("needs %s: %v%s", size(need), e.Err, sys.LockHint)
 		return
 	case limited && max(step, need) > lim.Soft-inUse:
 		e.Cause = CauseLimit
@@ -114,7 +119,7 @@ func (f *File) refused(e *LockError, need, step int64) {
 			e.fact += size(lim.InUse) + " locked so far, "
 		}
 		e.fact += fmt.Sprintf("RLIMIT_MEMLOCK is %s (soft %d, hard %s)", size(lim.Soft), lim.Soft, bound(lim.Hard))
-		e.remedy = raise(lim, inUse+need)
+		e.remedy = raise(lim, inUse+need) + sys.LockHint
 		return
 	}
 	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
@@ -129,9 +134,6 @@ func (f *File) refused(e *LockError, need, step int64) {
 		e.fact = fmt.Sprintf("needs %s, and %s of memory are available", size(need), size(free))
 		e.remedy = "lock less, or free memory"
 		return
-	}
-	if errors.Is(e.Err, fs.ErrPermission) {
-		e.Cause = CausePermission
 	}
 	e.fact = fmt.Sprintf("needs %s: %v%s", size(need), e.Err, sys.LockHint)
 }
@@ -157,11 +159,7 @@ func (e *LockError) cgroup(c *cgroupError) {
 
 // unreadable finds why a page could not be brought in.
 func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
-	bad := lo
-	if at, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo)); err == nil && at >= 0 {
-		bad = int64(at - g.mem.base)
-	}
-	off := max(bad-int64(g.mem.delta), 0)
+	off := max(g.mem.firstAbsent(lo, hi)-int64(g.mem.delta), 0)
 	why := f.src.why(off, false)
 	length, known := f.src.size()
 	switch {

@@ -39,12 +39,12 @@ func SideBySide(step int) (restore func()) {
 // AdvisedRandom notes that a part of f was advised to be read at random.
 func AdvisedRandom(f *File) { f.src.random.Store(true) }
 
-// The same with the hint that another system gives, and no limit in the way.
-func RefusedWithHint(hint string, err error) *LockError {
+// The same of need bytes, with the hint that another system gives.
+func RefusedWithHint(hint string, need int64, lim LockLimits, err error) *LockError {
 	defer func(was string) { sys.LockHint = was }(sys.LockHint)
 	sys.LockHint = hint
-	e := &LockError{Op: "lock", Path: "f", Len: 1, Limits: LockLimits{Soft: -1, Hard: -1, Unlimited: true}, Err: err}
-	(&File{src: &source{name: "f"}}).refused(e, 1, 1)
+	e := &LockError{Op: "lock", Path: "f", Len: need, Limits: lim, Err: err}
+	(&File{src: &source{name: "f"}}).refused(e, need, need)
 	return e
 }
 

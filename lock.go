@@ -27,7 +27,8 @@ import (
 // Refresh does both.
 //
 // In a CopyOnWrite File locking copies nothing; a page that is stored to later
-// is copied, and the copy is locked. Locks belong to this process and this
+// is copied, and the copy is locked. (On Darwin and the BSDs it copies every
+// page, which no longer follows the file.) Locks belong to this process and this
 // File: children do not inherit them, and other Files over the same disk file
 // have their own.
 //
@@ -173,7 +174,7 @@ type LockLimits struct {
 }
 
 // ReadLockLimits returns the limits of now. On Windows there is no limit to
-// speak of: quotas grow on demand.
+// speak of: quotas grow on demand, and all processes are Unlimited.
 //
 // getrlimit(2), VmLck in proc_pid_status(5), CAP_IPC_LOCK in capabilities(7).
 func ReadLockLimits() (LockLimits, error) {

@@ -2,6 +2,7 @@ package mmapio_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -31,11 +32,29 @@ func TestWiredLimits(t *testing.T) {
 		}
 		_, hint, _ := strings.Cut(string(text), "lockHint = \"")
 		hint, _, _ = strings.Cut(hint, "\"")
-		got := mmapio.RefusedWithHint(hint, errAgain).Error()
-		for _, want := range append(settings, errAgain.Error()) {
-			if !strings.Contains(got, want) {
-				t.Errorf("%s: %q lacks %q", system, got, want)
+		unlimited := mmapio.LockLimits{Soft: -1, Hard: -1, Unlimited: true}
+		limited := mmapio.LockLimits{Soft: 4096, Hard: 4096, InUse: -1}
+		for want, e := range map[string]*mmapio.LockError{
+			errAgain.Error():         mmapio.RefusedWithHint(hint, 1, unlimited, errAgain),
+			"RLIMIT_MEMLOCK":         mmapio.RefusedWithHint(hint, 8192, limited, errAgain),
+			fs.ErrPermission.Error(): mmapio.RefusedWithHint(hint, 8192, limited, fs.ErrPermission),
+		} {
+			for _, want := range append(settings, want) {
+				if got := e.Error(); !strings.Contains(got, want) {
+					t.Errorf("%s: %q lacks %q", system, got, want)
+				}
 			}
+		}
+	}
+}
+
+// TestRefusedPermission: a process that may not lock is told so, however much
+// more than its limit it asked for. Linux gives this errno to a limit of 0.
+func TestRefusedPermission(t *testing.T) {
+	for soft, limit := range map[int64]bool{0: true, 64 << 10: false, 1 << 30: false} {
+		e := mmapio.RefusedWithHint("", 1<<20, mmapio.LockLimits{Soft: soft, Hard: soft, InUse: -1}, fs.ErrPermission)
+		if e.Cause != mmapio.CausePermission || strings.Contains(e.Error(), "RLIMIT_MEMLOCK") != limit {
+			t.Errorf("limit %d: %v, cause %v", soft, e, e.Cause)
 		}
 	}
 }

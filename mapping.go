@@ -67,18 +67,21 @@ func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 	lead := e.base + e.delta
 	room := f.hugeRoom(max(n, reserve))
 	switch {
-	case f.anonymous() && sys.CanReserve:
-		// A page that cannot be touched lies on both sides.
+	case f.anonymous():
+		// A page that cannot be touched lies on both sides, but for the heap.
 		guard := sys.PageSize() + room
-		if e.space, err = sys.Reserve(guard + pageUp(e.delta+max(n, reserve)) + guard); err == nil {
+		e.space, err = sys.Reserve(guard + pageUp(e.delta+max(n, reserve)) + guard)
+		if errors.Is(err, errors.ErrUnsupported) {
+			e.space, err = sys.MapAnon(n)
+			break
+		}
+		if err == nil {
 			e.base = sys.PageSize()
 			e.base += toHuge(e.space.Addr()+uintptr(e.base), 0, room)
 			if n > 0 {
 				err = e.space.PlaceAnon(e.base, e.delta+n)
 			}
 		}
-	case f.anonymous():
-		e.space, err = sys.MapAnon(n)
 	case reserve > n || room > 0:
 		if e.space, err = sys.Reserve(lead + max(n, reserve) + room); err == nil {
 			start := f.src.off - int64(lead)

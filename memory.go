@@ -25,6 +25,7 @@ type source struct {
 	file *os.File    // nil: no file, or DropFD
 	info fs.FileInfo // as it was when opened; nil: no file
 
+	shared   bool // to read by the descriptor moves the offset of one that is not ours
 	uncached bool // no descriptor, and the pages are not in the page cache
 
 	extra  atomic.Int64 // mappings that the File's locks and advice cost, see splits
@@ -36,6 +37,9 @@ type source struct {
 
 	owner weak.Pointer[File]
 }
+
+// readable reports whether there is a descriptor to read by.
+func (s *source) readable() bool { return s.file != nil && !s.shared }
 
 // A generation is what a File maps at a moment: a slice that never changes and
 // the memory below it. Resize, Refresh and Close replace the File's generation.

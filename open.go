@@ -27,7 +27,7 @@ func OpenFile(name string, opts *Options) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := mapOpened(opOpen, name, file, &o, made)
+	f, err := mapOpened(opOpen, name, file, &o, made, false)
 	if err != nil {
 		if made != "" {
 			remove(made, file)
@@ -97,11 +97,11 @@ func Map(f *os.File, opts *Options) (*File, error) {
 	case o.Mode == ReadWrite && d.Append:
 		return nil, pathError(opMap, name, &sentinel{"the file is open for appending; open it without O_APPEND", fs.ErrInvalid})
 	}
-	own, err := sys.Reopen(f, o.Mode == ReadWrite)
+	own, shared, err := sys.Reopen(f, o.Mode == ReadWrite)
 	if err != nil {
 		return nil, pathError(opMap, name, err)
 	}
-	m, err := mapOpened(opMap, name, own, &o, "")
+	m, err := mapOpened(opMap, name, own, &o, "", shared)
 	if err != nil {
 		own.Close() //nolint:errcheck // the first error counts
 		return nil, err
@@ -112,7 +112,8 @@ func Map(f *os.File, opts *Options) (*File, error) {
 // Anonymous maps zeroed memory with no file behind it, private to the process
 // and always ReadWrite. Options takes Reserve, Lock, Populate, Prefault,
 // HugePages, NoDump and NoFork; nil means the zero value. Sync does nothing and
-// succeeds. On both sides lies a page that cannot be touched.
+// succeeds. On both sides lies a page that cannot be touched, except where memory
+// comes from Go's heap (all but Linux, Windows, Darwin and the BSDs).
 //
 // With Lock, NoDump and NoFork together it is memory for a secret. It is
 // zeroed before it is given back, by Close, by a Resize that cuts it off or
@@ -238,9 +239,9 @@ func regular(op, name string, info fs.FileInfo) error {
 	return pathError(op, name, &sentinel{"is " + kind + "; only regular files can be mapped", fs.ErrInvalid})
 }
 
-// mapOpened sizes the file and maps it. made is its name if this call made it.
-// The caller closes file on error.
-func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, error) {
+// mapOpened sizes the file and maps it. made is its name if this call made it,
+// shared is as in a source. The caller closes file on error.
+func mapOpened(op, name string, file *os.File, o *Options, made string, shared bool) (*File, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, pathError(op, name, err)
@@ -257,6 +258,9 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 	}
 	if o.Offset > size || length > size-o.Offset {
 		return nil, &RangeError{Op: op, Path: name, Off: o.Offset, Len: o.Length, Size: size}
+	}
+	if err := o.storable(op, name, length); err != nil {
+		return nil, err
 	}
 	if err := fits(op, name, length); err != nil {
 		return nil, err
@@ -277,7 +281,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 		}
 	}
 	f := &File{
-		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
+		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info, shared: shared},
 		opts: *o,
 	}
 	if o.Mode == ReadWrite {

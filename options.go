@@ -236,7 +236,20 @@ func (o *Options) supported(how, path string) error {
 	if o.NoFork && !sys.Advises(sys.NoFork) {
 		return missing("NoFork", "this system cannot keep pages out of child processes")
 	}
+	if o.Create {
+		return o.storable(how, path, max(o.Length, o.MinSize-o.Offset)) // before a file is made
+	}
 	return nil
+}
+
+// storable refuses to map n bytes of a file to be stored to where files are
+// read into the heap.
+func (o *Options) storable(how, path string, n int64) error {
+	if sys.Faults || o.Mode != ReadWrite || n <= 0 {
+		return nil
+	}
+	const reason = "this system cannot map a file to be stored to"
+	return &OptionError{Op: how, Path: path, Field: "Mode", Reason: reason, Err: errors.ErrUnsupported}
 }
 
 const maxInt64 = 1<<63 - 1

@@ -10,23 +10,12 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 )
-
-// peek gives a test the File's memory to ask the kernel about. It keeps the
-// slice no longer than the File is open.
-func peek(t testing.TB, f *mmapio.File) (mem []byte) {
-	t.Helper()
-	if err := f.View(0, f.Size(), func(b []byte) error { mem = b; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	return mem
-}
 
 // everyKind opens a File of each mode over a fresh file, from an odd offset, and
 // memory without a file.
@@ -96,48 +85,6 @@ func TestDumpAndFork(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestAnonymous is what Anonymous says of itself, and that a page that cannot
-// be touched lies on both sides of its memory.
-func TestAnonymous(t *testing.T) {
-	needFaults(t)
-	prove.LeakCheck(t)
-	for _, size := range []int64{1, pageSize - 1, pageSize, 3*pageSize + 1} {
-		f := opened(t)(mmapio.Anonymous(size, &mmapio.Options{Mode: mmapio.ReadWrite}))
-		if f.Name() != "anonymous" || f.Mode() != mmapio.ReadWrite || f.Size() != size {
-			t.Errorf("Name %q, Mode %v, Size %d", f.Name(), f.Mode(), f.Size())
-		}
-		same(t, "fresh memory", contentOf(t, f), make([]byte, size))
-		store(t, f, size-1, "x")
-		if err := f.Sync(); err != nil {
-			t.Errorf("Sync: %v", err)
-		}
-		if _, err := f.Stat(); !errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("Stat: %v", err)
-		}
-		if _, err := f.SyscallConn(); !errors.Is(err, errors.ErrUnsupported) {
-			t.Errorf("SyscallConn: %v", err)
-		}
-		mem := peek(t, f)
-		end := (size + pageSize - 1) / pageSize * pageSize
-		for side, at := range map[string]int64{"before": -1, "behind": end} {
-			// Go may not load it, not even to fail: see who owns it, and try.
-			beyond := unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(&mem[0]), at)), 1)
-			err := mmapio.Guard(func() error { beyond[0]++; return nil })
-			if fault := (*mmapio.FaultError)(nil); !errors.As(err, &fault) || fault.Path != "anonymous" {
-				t.Errorf("a store %s the memory: %v", side, err)
-			}
-			if prove.Missing(prove.Pagemap) == "" {
-				for _, v := range prove.Mappings(t, beyond) {
-					if !strings.HasPrefix(v.Perms, "---") {
-						t.Errorf("the page %s the memory is %s", side, v.Perms)
-					}
-				}
-			}
-		}
-		mustClose(t, f)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/pace"
 	"github.com/mmapio/mmapio/internal/page"
@@ -27,7 +28,9 @@ import (
 //
 // madvise(2) with MADV_POPULATE_READ (Linux 5.14), before that process_vm_readv(2)
 // of a byte of each page; pread(2) elsewhere, which leaves the pages in the page
-// cache but not in the mapping.
+// cache but not in the mapping. Where there is nothing to read by either (Anonymous,
+// DropFD; on Windows, after Map, a file that cannot be opened anew), page after page
+// is touched there, and other goroutines may have to wait.
 func (f *File) Populate(ctx context.Context, off, n int64) error {
 	const op = "populate"
 	g, err := f.current(op)
@@ -89,29 +92,49 @@ func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error)
 	if !poisoned && !errors.Is(err, sys.ErrUnreadable) {
 		return f.fail(op, err)
 	}
-	bad := g.mem.base + int(lo)
-	if at, err := g.mem.space.Absent(bad, int(hi-lo)); err == nil && at >= 0 {
-		bad = at
-	}
-	fe := g.mem.faultAt(op, int64(bad-g.mem.base-g.mem.delta), false)
+	fe := g.mem.faultAt(op, g.mem.firstAbsent(lo, hi)-int64(g.mem.delta), false)
 	if poisoned && unexplained(fe.Err) {
 		fe.Err = err // nothing is wrong with the file, but this memory is broken
 	}
 	return fe
 }
 
-// populate brings pages in by one system call. Offsets are the set's.
-func (f *File) populate(g *generation, lo, hi int64) error {
-	var err error
-	if sys.CanPopulate() {
-		// Memory with no file behind it must be stored to, or the page of
-		// zeroes would be there instead. A private page of a file must not, or
-		// it would be copied.
-		err = g.mem.space.Populate(g.mem.base+int(lo), int(hi-lo), f.anonymous())
-	} else {
-		err = f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+// firstAbsent returns the first page of [lo, hi) that is not there after it was to
+// be brought in, or lo where that is not to be found.
+func (e *extent) firstAbsent(lo, hi int64) int64 {
+	at, n := e.base+int(lo), int(hi-lo)
+	if !e.src.readable() && !sys.CanPopulate() {
+		return lo + int64(max(fault.Touch(e.space.Bytes(at, n), sys.PageSize(), false), 0))
 	}
-	return err
+	if bad, err := e.space.Absent(at, n); err == nil && bad >= 0 {
+		return int64(bad - e.base)
+	}
+	return lo
+}
+
+// populate brings pages in, by one system call where there is one. Offsets are
+// the set's.
+func (f *File) populate(g *generation, lo, hi int64) error {
+	// Memory with no file behind it must be stored to, or the page of zeroes
+	// would be there instead. A private page of a file must not, or it would be
+	// copied.
+	at, n, store := g.mem.base+int(lo), int(hi-lo), f.anonymous()
+	switch {
+	case sys.CanPopulate():
+		return g.mem.space.Populate(at, n, store)
+	case !f.src.readable():
+		return g.mem.mapIn(at, n, store)
+	}
+	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+}
+
+// mapIn brings pages in by touching them, where there is neither a call that does
+// it nor a descriptor to read by.
+func (e *extent) mapIn(at, n int, store bool) error {
+	if fault.Touch(e.space.Bytes(at, n), sys.PageSize(), store) >= 0 {
+		return sys.ErrUnreadable
+	}
+	return nil
 }
 
 // populate brings the runs of a window in, in its turn, and measures it. With
@@ -251,9 +274,6 @@ func (f *File) cached(g *generation, runs []lockset.Run) bool {
 // readThrough reads a part of the file to have it in the page cache, where
 // pages cannot be brought in through the mapping.
 func (f *File) readThrough(off, end, size int64) error {
-	if f.src.file == nil {
-		return nil
-	}
 	end = min(end, size)
 	buf := make([]byte, min(max(end-off, 0), 256<<10))
 	for off = max(off, 0); off < end; {

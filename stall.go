@@ -189,7 +189,14 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 	}
 	if errors.Is(err, sys.ErrUnsupported) {
 		start := int64(lo*ps - e.delta)
-		err = f.readThrough(start, start+int64((last-lo+1)*ps), int64(len(g.data)))
+		switch {
+		case f.anonymous():
+			err = nil // to be touched is all that can be done for it
+		case !f.src.readable():
+			err = e.mapIn(at, size, false)
+		default:
+			err = f.readThrough(start, start+int64(size), int64(len(g.data)))
+		}
 		if errors.Is(err, os.ErrClosed) {
 			err = nil // whoever touches the memory finds out
 		}

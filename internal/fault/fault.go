@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -76,6 +77,30 @@ func Bad(b []byte, pageSize int) (addr uintptr, bad bool) {
 		}
 	}
 	return 0, false
+}
+
+// Touch loads from each page of b, which starts with one, and with store adds
+// nothing to each, in one step, so that it has memory of its own. It returns where
+// in b the first page starts that cannot be had, or -1.
+func Touch(b []byte, pageSize int, store bool) (bad int) {
+	at, ok := 0, false
+	old := debug.SetPanicOnFault(true)
+	defer func() {
+		debug.SetPanicOnFault(old)
+		if !ok {
+			first := Start(b[at:])
+			recoverIn(recover(), first, first+uintptr(pageSize))
+			bad = at
+		}
+	}()
+	for ; at < len(b); at += pageSize {
+		load(&b[at]) // first: a build with the race detector survives no fault in the other
+		if store {
+			atomic.AddUint32((*uint32)(unsafe.Pointer(&b[at])), 0)
+		}
+	}
+	ok = true
+	return -1
 }
 
 // load is not inlined, so that the compiler cannot drop it.

@@ -118,6 +118,36 @@ func panicsNot(fn func() bool) bool {
 	return panicOf(func() { ok = fn() }) == nil && !ok
 }
 
+// TestTouch: no page is left out, none is changed, and the first bad one is found.
+func TestTouch(t *testing.T) {
+	b, _, _ := pages(t, 6, []int{4}, nil)
+	was := string(b[:4*pageSize])
+	for _, c := range []struct {
+		from, n int
+		store   bool
+		bad     int
+	}{
+		{0, 0, false, -1},
+		{0, 1, true, -1},
+		{0, 4 * pageSize, false, -1},
+		{0, 4*pageSize + 1, false, 4 * pageSize},
+		{3, 3 * pageSize, false, pageSize},
+		{0, 4 * pageSize, true, -1},
+		{2, 4 * pageSize, true, 2 * pageSize},
+		{5, 1, true, -1},
+	} {
+		keepsFlag(t, "Touch", func() {
+			part := b[c.from*pageSize:][:c.n]
+			if bad := fault.Touch(part, pageSize, c.store); bad != c.bad {
+				t.Errorf("%d bytes from page %d, store %v: %d, want %d", c.n, c.from, c.store, bad, c.bad)
+			}
+		})
+	}
+	if string(b[:4*pageSize]) != was {
+		t.Error("other bytes")
+	}
+}
+
 // TestValues loads and stores every length, at and beside its own multiple.
 func TestValues(t *testing.T) {
 	b, lo, hi := pages(t, 3, []int{2}, nil)

@@ -31,8 +31,9 @@ func Describe(f *os.File) (Descriptor, error) { return describe(f) }
 
 // Reopen opens f's file anew, so that the result has an open file description
 // of its own: the kernel reports a failed write-back once for each of those.
-// Where that is not possible it duplicates the descriptor.
-func Reopen(f *os.File, write bool) (*os.File, error) { return reopen(f, write) }
+// Where that is not possible it duplicates the descriptor. shared says that to read
+// by the result, also by ReadAt, moves the offset of f for the time (Windows).
+func Reopen(f *os.File, write bool) (n *os.File, shared bool, err error) { return reopen(f, write) }
 
 // SyncFile returns when the data and the size of f are on stable storage.
 //
@@ -89,7 +90,7 @@ func MemoryFull(f *os.File) bool { return memoryFull(f) }
 // process, -1 for none, and whether the process is exempt from them.
 //
 // getrlimit(2) with RLIMIT_MEMLOCK and capget(2) for CAP_IPC_LOCK; on Windows
-// the minimum working set.
+// the minimum working set, which Lock raises, so that every process is exempt.
 func MemlockLimits() (soft, hard int64, exempt bool, err error) { return memlockLimits() }
 
 // RaiseMemlock raises the soft limit to the hard limit.

@@ -15,24 +15,24 @@ func syncDir(string, *os.File) (lasting bool, err error) { return false, ErrUnsu
 // What a descriptor was opened for is not known here; using it will tell.
 func describe(*os.File) (Descriptor, error) { return Descriptor{Read: true, Write: true}, nil }
 
-func reopen(f *os.File, write bool) (*os.File, error) {
+func reopen(f *os.File, write bool) (n *os.File, shared bool, err error) {
 	flag := os.O_RDONLY
 	if write {
 		flag = os.O_RDWR
 	}
 	was, err := f.Stat()
 	if err != nil {
-		return nil, bare(err)
+		return nil, false, bare(err)
 	}
-	n, err := os.OpenFile(f.Name(), flag, 0)
+	n, err = os.OpenFile(f.Name(), flag, 0)
 	if err != nil {
-		return nil, ErrUnsupported
+		return nil, false, ErrUnsupported
 	}
 	if is, err := n.Stat(); err != nil || !os.SameFile(was, is) {
 		_ = n.Close() // another file
-		return nil, ErrUnsupported
+		return nil, false, ErrUnsupported
 	}
-	return n, nil
+	return n, false, nil
 }
 
 func allocate(f *os.File, off, n int64) error { return ErrUnsupported }

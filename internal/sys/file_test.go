@@ -44,7 +44,7 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, write := range []bool{false, true} {
-		n, err := Reopen(f, write)
+		n, _, err := Reopen(f, write)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +119,7 @@ func TestClosedFile(t *testing.T) {
 	f := newFile(t, 100)
 	f.Close()
 	_, mapErr := MapFile(f, 0, 100, Read)
-	_, reopenErr := Reopen(f, false)
+	_, _, reopenErr := Reopen(f, false)
 	for name, err := range map[string]error{
 		"MapFile": mapErr, "Reopen": reopenErr, "SyncFile": SyncFile(f), "Allocate": Allocate(f, 0, 1),
 	} {

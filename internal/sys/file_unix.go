@@ -30,7 +30,7 @@ func describe(f *os.File) (d Descriptor, err error) {
 
 // reopen opens the file by whatever way the system has, and takes what it got
 // only if that is the same file.
-func reopen(f *os.File, write bool) (n *os.File, err error) {
+func reopen(f *os.File, write bool) (n *os.File, shared bool, err error) {
 	flag := openFlags | unix.O_CLOEXEC | unix.O_RDONLY
 	if write {
 		flag = openFlags | unix.O_CLOEXEC | unix.O_RDWR
@@ -49,9 +49,9 @@ func reopen(f *os.File, write bool) (n *os.File, err error) {
 		return unix.ESTALE
 	})
 	if err != nil {
-		return duplicate(f)
+		n, err = duplicate(f)
 	}
-	return n, nil
+	return n, false, err
 }
 
 func duplicate(f *os.File) (dup *os.File, err error) {

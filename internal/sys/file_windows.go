@@ -51,7 +51,7 @@ func describe(f *os.File) (d Descriptor, err error) {
 
 // ReOpenFile of fileapi.h goes by the handle, not the name. All sharing is
 // allowed, or whoever holds the file for removal would make it fail.
-func reopen(f *os.File, write bool) (n *os.File, err error) {
+func reopen(f *os.File, write bool) (n *os.File, shared bool, err error) {
 	access := uintptr(windows.GENERIC_READ)
 	if write {
 		access |= windows.GENERIC_WRITE
@@ -61,6 +61,7 @@ func reopen(f *os.File, write bool) (n *os.File, err error) {
 		r, _, _ := procReOpenFile.Call(uintptr(h), access, share, 0)
 		got := windows.Handle(r)
 		if got == windows.InvalidHandle {
+			shared = true
 			self := windows.CurrentProcess()
 			if err := windows.DuplicateHandle(self, h, self, &got, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
 				return err
@@ -69,7 +70,7 @@ func reopen(f *os.File, write bool) (n *os.File, err error) {
 		n = os.NewFile(uintptr(got), f.Name())
 		return nil
 	})
-	return n, err
+	return n, shared, err
 }
 
 // fileStandard is FILE_STANDARD_INFO of winbase.h, which x/sys lacks.

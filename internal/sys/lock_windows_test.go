@@ -3,6 +3,7 @@ package sys
 import (
 	"errors"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
@@ -12,6 +13,7 @@ type fakeMemory struct {
 	low, high uintptr
 	flags     uint32
 	locked    map[uintptr]bool // by page
+	touched   map[uintptr]bool // as locked
 	sets      int
 	refuse    error // what setWorkingSet returns
 }
@@ -23,10 +25,14 @@ func fake(t *testing.T) *fakeMemory {
 	p := uintptr(PageSize())
 	m := &fakeMemory{
 		low: 50 * p, high: 345 * p, flags: windows.QUOTA_LIMITS_HARDWS_MIN_ENABLE | windows.QUOTA_LIMITS_HARDWS_MAX_DISABLE,
-		locked: map[uintptr]bool{},
+		locked: map[uintptr]bool{}, touched: map[uintptr]bool{},
 	}
 	oldLock, oldUnlock, oldGet, oldSet := virtualLock, virtualUnlock, getWorkingSet, setWorkingSet
-	t.Cleanup(func() { virtualLock, virtualUnlock, getWorkingSet, setWorkingSet = oldLock, oldUnlock, oldGet, oldSet })
+	oldQuery := queryWorkingSet
+	t.Cleanup(func() {
+		virtualLock, virtualUnlock, getWorkingSet, setWorkingSet = oldLock, oldUnlock, oldGet, oldSet
+		queryWorkingSet = oldQuery
+	})
 	pages := func(addr, n uintptr) (list []uintptr) {
 		for at := addr; at < addr+n; at += p {
 			list = append(list, at)
@@ -65,7 +71,36 @@ func fake(t *testing.T) *fakeMemory {
 		m.low, m.high = low, high
 		return nil
 	}
+	queryWorkingSet = func(pages []workingSetPage) error {
+		if size := unsafe.Sizeof(pages[0]); size != 2*unsafe.Sizeof(uintptr(0)) {
+			t.Errorf("the kernel's structure has two words, ours %d bytes", size)
+		}
+		for i := range pages {
+			switch addr := pages[i].addr; {
+			case m.locked[addr]:
+				pages[i].flags = block(1, 1, windows.PAGE_READWRITE, 0, 5, 1)
+			case m.touched[addr]:
+				pages[i].flags = block(1, 7, windows.PAGE_READWRITE, 1, 63, 0) | 1<<23 | 1<<31
+			default:
+				pages[i].flags = block(0, 7, 1<<11-1, 1, 63, 1)
+			}
+		}
+		return nil
+	}
 	return m
+}
+
+// block lays PSAPI_WORKING_SET_EX_BLOCK of psapi.h out, the lowest bit first.
+func block(valid, shareCount, protection, shared, node, locked uintptr) (b uintptr) {
+	at := 0
+	for _, field := range []struct {
+		bits  int
+		value uintptr
+	}{{1, valid}, {3, shareCount}, {11, protection}, {1, shared}, {6, node}, {1, locked}} {
+		b |= field.value << at
+		at += field.bits
+	}
+	return b
 }
 
 func quotaNow() (locked, granted int) {
@@ -179,5 +214,34 @@ func TestLockCountsNoMoreThanThereIs(t *testing.T) {
 	}
 	if locked, _ := quotaNow(); locked != s.Size() {
 		t.Errorf("%d bytes counted, want %d", locked, s.Size())
+	}
+}
+
+// What the kernel says of a page is looked for where it says it.
+func TestWorkingSetFlags(t *testing.T) {
+	m := fake(t)
+	if tells, err := tryWorkingSet(); err != nil || !tells {
+		t.Errorf("a working set that tells of locks is not used: %v, %v", tells, err)
+	}
+	clear(m.locked) // of memory that is gone
+	oldTells := workingSetTells
+	t.Cleanup(func() { workingSetTells = oldTells })
+	workingSetTells = func() (bool, error) { return true, nil }
+
+	p := PageSize()
+	s := owned(t)(MapAnon(4 * p))
+	if err := s.Lock(p, 2*p); err != nil {
+		t.Fatal(err)
+	}
+	m.touched[s.Addr()] = true
+	for _, tt := range []struct{ at, n, unlocked, absent int }{
+		{0, 4 * p, 0, 3 * p}, {0, p, 0, -1}, {p, 2 * p, -1, -1}, {p, 3 * p, 3 * p, 3 * p},
+	} {
+		if got, err := s.Unlocked(tt.at, tt.n); got != tt.unlocked || err != nil {
+			t.Errorf("Unlocked(%d, %d) = %d, %v, want %d", tt.at, tt.n, got, err, tt.unlocked)
+		}
+		if got, err := s.Absent(tt.at, tt.n); got != tt.absent || err != nil {
+			t.Errorf("Absent(%d, %d) = %d, %v, want %d", tt.at, tt.n, got, err, tt.absent)
+		}
 	}
 }

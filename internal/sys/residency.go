@@ -125,7 +125,10 @@ func FileIDOf(info fs.FileInfo) (id FileID, ok bool) { return fileIDOf(info) }
 
 // CanIncore reports whether the system has a call that tells which pages of a
 // mapping of a file are in RAM, mapped in or not.
-func CanIncore() bool { return canIncore() }
+func CanIncore() bool { return tellsIncore() }
+
+// Tests set it to what other systems have.
+var tellsIncore = canIncore
 
 // Cached counts by cachestat(2), which says 0 on some file systems whatever is
 // in RAM. fs.ErrPermission for a caller who may not know, ErrUnsupported where
@@ -186,7 +189,7 @@ func bisect(lo, hi, have int64, count func(lo, hi int64) (int64, error), run fun
 // asks about a page beyond the end, which cannot be resident: Linux since 5.2
 // calls every page so to who neither owns the file nor may write it.
 func incoreTells(f *os.File) (bool, error) {
-	if !canIncore() {
+	if !CanIncore() {
 		return false, ErrUnsupported
 	}
 	info, err := f.Stat()
@@ -230,11 +233,15 @@ func incoreFile(f *os.File, off, n int64, run func(lo, hi int64)) error {
 
 // Incore calls run for each run of resident pages of a part of the Space, in
 // order, as distances from its start; runs may touch each other. It believes
-// what the kernel says, see incoreTells. ErrUnsupported where there is no such
-// call.
+// what the kernel says, see incoreTells. ErrUnsupported where CanIncore is false.
 //
 // mincore(2).
-func (s *Space) Incore(at, n int, run func(lo, hi int)) error { return s.incore(at, n, run) }
+func (s *Space) Incore(at, n int, run func(lo, hi int)) error {
+	if !CanIncore() {
+		return ErrUnsupported
+	}
+	return s.incore(at, n, run)
+}
 
 // Present calls run for each run of pages of a part of the Space that are
 // mapped in and are not the shared page of zeroes. ErrUnsupported where the

@@ -174,3 +174,22 @@ func TestIncore(t *testing.T) {
 		t.Errorf("scan: pages %v", found)
 	}
 }
+
+// FreeBSD may be set to tell by mincore(2) what is mapped in, and not what is in
+// RAM: then it is not asked, about a file or about memory.
+func TestIncoreOfMapped(t *testing.T) {
+	was := tellsIncore
+	t.Cleanup(func() { tellsIncore = was })
+	tellsIncore = func() bool { return false }
+	f := newFile(t, PageSize())
+	for name, s := range map[string]*Space{
+		"file": owned(t)(MapFile(f, 0, PageSize(), Read)), "memory": owned(t)(MapAnon(PageSize())),
+	} {
+		if err := s.Incore(0, PageSize(), func(int, int) { t.Error(name, "has pages") }); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if tells, err := incoreTells(f); tells || !errors.Is(err, ErrUnsupported) {
+		t.Errorf("incoreTells: %v, %v", tells, err)
+	}
+}

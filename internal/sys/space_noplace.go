@@ -6,11 +6,7 @@ import "os"
 
 const canReserve = false
 
-func reserve(n int) (*Space, error) { return nil, ErrUnsupported }
-
 func (s *Space) place(f *os.File, off int64, at, n int, a Access) error { return ErrUnsupported }
-
-func (s *Space) placeAnon(at, n int) error { return ErrUnsupported }
 
 func (s *Space) protect(at, n int, a Access) error { return ErrUnsupported }
 

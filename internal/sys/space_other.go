@@ -11,7 +11,7 @@ import (
 
 const canFault = false
 
-// Never returned here: nothing faults.
+// But for errNoMemory never returned here: nothing faults.
 var (
 	errUnreadable = errors.New("page cannot be read")
 	errNoSpace    = errors.New("no space left on device")
@@ -47,9 +47,27 @@ func mapFile(f *os.File, off int64, n int, a Access) (*Space, error) {
 // Pages start at a page, so that what a caller lays over them is aligned.
 func mapAnon(n int) (*Space, error) {
 	n = roundUp(n)
-	heap := make([]byte, n+pageSize())
+	heap, err := allocated(n + pageSize())
+	if err != nil {
+		return nil, err
+	}
 	addr := uintptr(roundUp(int(uintptr(unsafe.Pointer(&heap[0])))))
 	return &Space{addr: addr, size: n, backing: backing{heap}}, nil
+}
+
+func reserve(n int) (*Space, error) { return nil, ErrUnsupported }
+
+func (s *Space) placeAnon(at, n int) error { return ErrUnsupported }
+
+// allocated has an error where make panics: for more than the address space
+// can hold, which WebAssembly has 4 GiB of.
+func allocated(n int) (b []byte, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errNoMemory
+		}
+	}()
+	return make([]byte, n), nil
 }
 
 func (s *Space) free() error { return nil }

@@ -107,12 +107,25 @@ func mapFileIn(r *Room, f *os.File, off int64, n int, a Access) (*Space, error) 
 }
 
 func mapAnon(n int) (*Space, error) {
+	return virtualAlloc(n, windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE)
+}
+
+func reserve(n int) (*Space, error) {
+	return virtualAlloc(n, windows.MEM_RESERVE, windows.PAGE_NOACCESS)
+}
+
+func virtualAlloc(n int, kind, protection uint32) (*Space, error) {
 	n = roundUp(n)
-	addr, err := windows.VirtualAlloc(0, uintptr(n), windows.MEM_RESERVE|windows.MEM_COMMIT, windows.PAGE_READWRITE)
+	addr, err := windows.VirtualAlloc(0, uintptr(n), kind, protection)
 	if err != nil {
 		return nil, err
 	}
 	return &Space{addr: addr, size: n}, nil
+}
+
+func (s *Space) placeAnon(at, n int) error {
+	_, err := windows.VirtualAlloc(s.addr+uintptr(at), uintptr(roundUp(n)), windows.MEM_COMMIT, windows.PAGE_READWRITE)
+	return err
 }
 
 // Locks end with the memory, so the quota for them does too.

@@ -48,7 +48,8 @@ var (
 
 // CanReserve reports whether address space can be held without memory and
 // replaced in place, which is what Reserve, Place and Clear do. Where it is
-// false a [Space] is mapped and unmapped whole.
+// false a [Space] is mapped and unmapped whole; but Windows has Reserve, and
+// PlaceAnon of what was reserved.
 const CanReserve = canReserve
 
 // Faults reports whether a page that cannot be had ends in a fault: false

@@ -238,7 +238,7 @@ func TestReopenDeleted(t *testing.T) {
 	if _, err := f.Seek(5, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	n, err := Reopen(f, true)
+	n, _, err := Reopen(f, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestReopenDuplicates(t *testing.T) {
 	if _, err := f.Seek(5, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	n, err := Reopen(f, true)
+	n, _, err := Reopen(f, true)
 	if err != nil {
 		t.Fatal(err)
 	}

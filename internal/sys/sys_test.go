@@ -253,7 +253,7 @@ func TestLock(t *testing.T) {
 func TestReserve(t *testing.T) {
 	p := PageSize()
 	s, err := Reserve(4 * p)
-	if !CanReserve {
+	if !Faults {
 		if !errors.Is(err, ErrUnsupported) {
 			t.Errorf("Reserve: %v, want ErrUnsupported", err)
 		}
@@ -262,6 +262,19 @@ func TestReserve(t *testing.T) {
 	s = owned(t)(s, err)
 	if !faults(s.Bytes(0, 1), false) {
 		t.Error("reserved space can be read")
+	}
+	if !CanReserve {
+		if err := s.PlaceAnon(p, 2*p); err != nil {
+			t.Fatal(err)
+		}
+		b := s.Bytes(p, 2*p)
+		if b[0], b[2*p-1] = b[0]+50, b[2*p-1]+51; b[0] != 50 || b[2*p-1] != 51 {
+			t.Errorf("placed pages are not zero: %d, %d", b[0], b[2*p-1])
+		}
+		if !faults(s.Bytes(0, p)[p-1:], false) || !faults(s.Bytes(3*p, 1), false) {
+			t.Error("PlaceAnon made more accessible than it placed")
+		}
+		return
 	}
 	f := newFile(t, 2*p)
 	if err := s.Place(f, int64(p), p, p, Write); err != nil {

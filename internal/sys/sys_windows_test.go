@@ -33,14 +33,14 @@ func TestWorkingSetQuery(t *testing.T) {
 			s.Bytes(at, 1)[0] = 1
 		}
 	}
-	got, err := s.firstWithout(0, s.Size(), windows.PSAPI_WORKING_SET_EX_BLOCK.Valid)
+	got, err := s.firstWithout(0, s.Size(), pageValid)
 	if err != nil || got != 2500*p {
 		t.Errorf("first page not valid: %d, %v, want %d", got, err, 2500*p)
 	}
 	if err := s.Lock(0, p); err != nil {
 		t.Fatal(err)
 	}
-	got, err = s.firstWithout(0, p, windows.PSAPI_WORKING_SET_EX_BLOCK.Locked)
+	got, err = s.firstWithout(0, p, pageValid|pageLocked)
 	t.Logf("a locked page: first not locked is %d, %v; not used: %v", got, err, workingSetFails())
 }
 
