@@ -205,7 +205,8 @@ func (s *source) why(off int64, store bool) error {
 }
 
 // look calls fn with the file: by name and to be read only once the descriptor
-// is closed, or where it is not to be read by. errUnknownFault says that the file is not to be found so.
+// is closed, or where it is not to be read by. errUnknownFault says that the file
+// is not to be found so.
 func (s *source) look(fn func(f *os.File) error) error {
 	if s.readable() {
 		if err := fn(s.file); !errors.Is(err, os.ErrClosed) {

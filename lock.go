@@ -22,9 +22,9 @@ import (
 // range needs no alignment. With n == 0 nothing is done, at any offset.
 //
 // To lock what is locked makes no system call. So it brings nothing back that
-// left because another process cut the file and made it longer again: what is
-// no longer there VerifyLocked finds, and after it Lock brings it back.
-// Refresh does both.
+// left because another process cut the file: what was cut off and came again,
+// and on Linux perhaps up to 8 MiB before the cut. What is no longer there
+// VerifyLocked finds, and after it Lock brings it back. Refresh does both.
 //
 // In a CopyOnWrite File locking copies nothing; a page that is stored to later
 // is copied, and the copy is locked. (On Darwin and the BSDs it copies every
