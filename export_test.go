@@ -39,6 +39,9 @@ func SideBySide(step int) (restore func()) {
 // AdvisedRandom notes that a part of f was advised to be read at random.
 func AdvisedRandom(f *File) { f.src.random.Store(true) }
 
+// IsRandom reports whether f remembers that.
+func IsRandom(f *File) bool { return f.src.random.Load() }
+
 // The same with the hint that another system gives, and no limit in the way.
 func RefusedWithHint(hint string, err error) *LockError {
 	defer func(was string) { sys.LockHint = was }(sys.LockHint)
