@@ -48,6 +48,7 @@ func (l *lookahead) reach(at, next int64) error {
 	if next <= l.ready || mayStall {
 		return nil
 	}
+	l.ready = max(l.ready, at) // the pieces before may not have been asked for
 	target := min(l.end, max(next, l.ready+l.window))
 	l.window = min(2*l.window, aheadMost)
 	for l.ready < target {

@@ -87,6 +87,45 @@ func TestLoopLeavesReadingFarToTheKernel(t *testing.T) {
 	}
 }
 
+// UpdateChunks brings in the pieces that are short enough, and nothing of those
+// that are not, whatever size it was called with.
+func TestUpdateChunksBringsInShortPieces(t *testing.T) {
+	prove.Need(t, prove.Advice)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path, _ := patternFile(t, 100*pageSize)
+	for _, c := range []struct {
+		n, size int64
+		want    []int // pages of each piece that are known when fn is called with it
+	}{
+		{2 * pageSize, 1 << 62, []int{2}},
+		{100 * pageSize, 99 * pageSize, []int{0, 1}},
+		{100 * pageSize, 98 * pageSize, []int{0, 2}},
+		{100 * pageSize, 97 * pageSize, []int{0, 0}},
+	} {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Prefault: 2 * pageSize})
+		known := func(off, n int64) (pages int) {
+			for at := off; at < off+n; at += pageSize {
+				if load, _ := f.Known(at, 1); load {
+					pages++
+				}
+			}
+			return pages
+		}
+		var got []int
+		check(t, f.UpdateChunks(0, c.n, c.size, func(p mmapio.Chunk) error {
+			got = append(got, known(p.Off, int64(len(p.Data))))
+			return nil
+		}))
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%d bytes in pieces of %d: %v pages of each are known, want %v", c.n, c.size, got, c.want)
+		}
+		if c.size < c.n && known(0, c.size) > 0 {
+			t.Errorf("%d bytes in pieces of %d: %d pages of the first are known afterwards", c.n, c.size, known(0, c.size))
+		}
+		mustClose(t, f)
+	}
+}
+
 // A device is slow if it takes more than 2 ms for a MiB, over 32 of them, and
 // stays so for 256.
 func TestLoopTellsSlowDevices(t *testing.T) {
