@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
+	"github.com/mmapio/mmapio/internal/slowfs"
 )
 
 // setReadAhead sets that of the device of a path, in KiB.
@@ -123,6 +125,81 @@ func TestUpdateChunksBringsInShortPieces(t *testing.T) {
 			t.Errorf("%d bytes in pieces of %d: %d pages of the first are known afterwards", c.n, c.size, known(0, c.size))
 		}
 		mustClose(t, f)
+	}
+}
+
+// A loop brings in more than the piece that it is at. What of it has left by the
+// time that the loop comes to it is brought in again, and no instruction waits for it.
+func TestLoopLooksAgain(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	prove.Need(t, prove.Advice)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	fs := slowfs.Start(t, slowfs.Options{ReadAhead: -1})
+	leave := map[string]func(f *mmapio.File){
+		"advice": func(f *mmapio.File) { check(t, f.Advise(0, f.Size(), mmapio.AdviceDontNeed)) },
+		"time": func(f *mmapio.File) {
+			f.Expire()
+			evict(t, f)
+		},
+		"time, in another loop": func(f *mmapio.File) {
+			f.Expire()
+			evict(t, f)
+			for _, err := range f.Chunks(400*pageSize, 1, 1) {
+				check(t, err)
+			}
+		},
+	}
+	for name, loop := range loops {
+		for how, gone := range leave {
+			path := strings.ReplaceAll(name+how, " ", "")
+			fs.AddFile(path, 512*pageSize, slowfs.Offsets)
+			// View must bring nothing in: see evict.
+			f := mustOpen(t, fs.Path(path), &mmapio.Options{Mode: mmapio.ReadWrite, Prefault: pageSize})
+			n, read := 0, func() prove.Faults { return prove.Faults{} }
+			check(t, loop(f, func(c mmapio.Chunk) error {
+				if n++; n == 120 { // in the middle of what came in together
+					gone(f)
+					read = prove.CountFaults(t)
+					return nil
+				}
+				return touchSlice(c.Data)
+			}))
+			if got := read(); got.Major > 0 {
+				t.Errorf("%s, left by %s: %d major faults", name, how, got.Major)
+			}
+			mustClose(t, f)
+		}
+	}
+}
+
+// Where nothing is known whatever is done, a loop makes no system call for each
+// piece all the same.
+func TestLoopWhereNothingIsKnown(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Cachestat)
+	prove.Need(t, prove.TmpfsMount)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	const pieces = 512 << 3
+	for name, path := range map[string]string{
+		"closed": filepath.Join(t.TempDir(), "f"),
+		"holes":  filepath.Join(prove.SmallTmpfs(t, 1<<20), "f"),
+	} {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 512 * pageSize, Sparse: true})
+		store(t, f, 0, "x")
+		n := 0
+		calls := prove.CountSyscalls(t, 0, func() {
+			check(t, f.UpdateChunks(0, f.Size(), pageSize>>3, func(mmapio.Chunk) error {
+				switch n++; {
+				case n == pieces/2 && name == "closed":
+					return f.Close()
+				case n == pieces/2:
+					f.Expire()
+				}
+				return nil
+			}))
+		})
+		if n != pieces || calls > pieces/8 {
+			t.Errorf("%s: %d system calls for %d pieces", name, calls, n)
+		}
 	}
 }
 
