@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"cmp"
 	"io"
 	"io/fs"
 	"runtime"
@@ -18,7 +19,7 @@ import (
 // A cursor is io.NewSectionReader(f, 0, f.Size()).
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
-	if g.has(off, len(p)) && !g.mem.gated && g.mem.loadable(off, len(p)) {
+	if g.has(off, len(p)) && !g.mem.gated && g.mem.loadable(off, len(p)) && !g.mem.contains(fault.Start(p)) {
 		ok := fault.Copy(p, g.data[off:off+int64(len(p))], g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
 		if ok {
@@ -69,7 +70,7 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 // before it, which are written. ReadOnly: ErrReadOnly.
 func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
-	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) {
+	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) && !g.mem.contains(fault.Start(p)) {
 		ok := fault.Copy(g.data[off:off+int64(len(p))], p, g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
 		if ok && f.policy != nil {
@@ -109,9 +110,8 @@ func (f *File) writeAt(p []byte, off int64) (int, error) {
 // errMoved asks for another try: the generation is no longer the File's.
 var errMoved error = &sentinel{"the mapping has moved", fs.ErrClosed}
 
-// copyOver copies between the caller's bytes and the generation's at off, step
-// by step, and page by page once something is wrong, so that n says how far it
-// got.
+// copyOver copies between the caller's bytes and the generation's at off. The
+// caller's may be the generation's, too, lent by View or Update.
 func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n int, err error) {
 	defer runtime.KeepAlive(g)
 	if g.mem.gated {
@@ -124,7 +124,62 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 			return 0, errMoved
 		}
 	}
-	store := op == "writeat"
+	store, theirs := op == "writeat", dst
+	if store {
+		theirs = src
+	}
+	if g.mem.contains(fault.Start(theirs)) && overlap(dst, src) {
+		return f.copyWithin(op, g, dst, src)
+	}
+	return f.copySteps(op, g, dst, src, off, store, g.mem.gated)
+}
+
+// overlap reports whether two slices of the same length have a byte in common.
+func overlap(a, b []byte) bool {
+	x, y := fault.Start(a), fault.Start(b)
+	return x-y < uintptr(len(b)) || y-x < uintptr(len(a))
+}
+
+// asideStep is how much at once copyWithin puts aside.
+const asideStep = 256 << 10
+
+// copyWithin copies where the caller's bytes are the generation's and overlap the
+// others. What is stored is what all of them were before, as with the built-in
+// copy, so it goes from the end if the bytes are moved towards it. Each step puts
+// them aside first: one that was broken off half-way can be repeated then.
+func (f *File) copyWithin(op string, g *generation, dst, src []byte) (n int, err error) {
+	to, from := g.mem.offset(fault.Start(dst)), g.mem.offset(fault.Start(src))
+	aside := make([]byte, min(len(dst), asideStep))
+	step := func(lo, hi int) (int, error) {
+		b := aside[:hi-lo]
+		n, bad := f.copySteps(op, g, b, src[lo:hi], from+int64(lo), false, true)
+		n, err := f.copySteps(op, g, dst[lo:lo+n], b[:n], to+int64(lo), true, true)
+		return n, cmp.Or(err, bad)
+	}
+	if to < from {
+		for n < len(dst) && err == nil {
+			var k int
+			k, err = step(n, min(len(dst), n+len(aside)))
+			n += k
+		}
+		return n, err
+	}
+	// The first error is the last to be found.
+	n = len(dst)
+	for hi := len(dst); hi > 0; {
+		lo := max(0, hi-len(aside))
+		if k, bad := step(lo, hi); bad != nil {
+			n, err = lo+k, bad
+		}
+		hi = lo
+	}
+	return n, err
+}
+
+// copySteps copies step by step, and page by page once something is wrong, so that
+// n says how far it got. The generation's bytes, at off, are dst if store is set.
+// held says that they are not taken away meanwhile.
+func (f *File) copySteps(op string, g *generation, dst, src []byte, off int64, store, held bool) (n int, err error) {
 	end, careful := off+int64(len(dst)), off // up to careful it goes by pages
 	for n < len(dst) {
 		at := off + int64(n)
@@ -137,8 +192,10 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 			n += step
 			continue
 		}
-		if err := f.stillThere(op, g); err != nil {
-			return n, err
+		if !held {
+			if err := f.stillThere(op, g); err != nil {
+				return n, err
+			}
 		}
 		if at >= careful {
 			careful = at + int64(step)
@@ -176,12 +233,9 @@ func (e *extent) faultBetween(op string, off int64, dst, src []byte, store bool)
 
 // stillThere is asked after a fault. Whoever took the memory away has it done
 // by the time that current answers, and then nothing is wrong with the file.
-// From a copier that has entered a gate nothing is taken away, and it must not
-// wait for those who wait for it.
+// From a copier that has entered a gate, or that copies memory which somebody
+// holds, nothing is taken away, and it must not wait for those who wait for it.
 func (f *File) stillThere(op string, g *generation) error {
-	if g.mem.gated {
-		return nil
-	}
 	now, err := f.current(op)
 	if err == nil && now != g {
 		err = errMoved

@@ -166,3 +166,43 @@ func TestCopyWithinCutFile(t *testing.T) {
 		})
 	}
 }
+
+// If bytes that are moved within a cut file cannot all be had, those before the
+// first that cannot are moved right, in whichever direction, also if the copy has
+// to be begun again after a fault.
+func TestCopyOverlapCutFile(t *testing.T) {
+	prove.Need(t, prove.BusAddress, prove.FileEnd)
+	const pages, end = 300, 250 // of the file, before and after it is cut
+	n := 290 * pageSize
+	for _, hot := range []bool{false, true} {
+		for _, c := range []struct{ to, from int64 }{
+			{100, 0}, {0, 100}, {pageSize, 0}, {0, pageSize}, {3*pageSize + 5, pageSize}, {pageSize, 3*pageSize + 5},
+		} {
+			for _, write := range []bool{false, true} {
+				path, content := patternFile(t, pages*pageSize)
+				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+				if hot {
+					store(t, f, 0, string(content))
+				}
+				lent, off, move := c.to, c.from, f.ReadAt
+				if write {
+					lent, off, move = c.from, c.to, f.WriteAt
+				}
+				var got int
+				err := f.Update(lent, n, func(b []byte) (err error) {
+					check(t, os.Truncate(path, end*pageSize))
+					got, err = move(b, off)
+					return err
+				})
+				what := fmt.Sprintf("hot %v, write %v, %+v", hot, write, c)
+				want := end*pageSize - max(c.to, c.from)
+				var fe *mmapio.FaultError
+				if int64(got) != want || !errors.As(err, &fe) || fe.Off != end*pageSize || !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("%s: %d bytes, %v, want %d and a fault at %d", what, got, err, want, end*pageSize)
+				}
+				same(t, what, onDisk(t, path)[c.to:c.to+want], content[c.from:c.from+want])
+				mustClose(t, f)
+			}
+		}
+	}
+}

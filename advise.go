@@ -118,8 +118,6 @@ func (f *File) Advise(off, n int64, a Advice) error {
 		return f.moveOut(op, off, n, hints[a])
 	case AdviceCollapse:
 		return f.collapse(op, off, n)
-	case AdviceRandom:
-		f.src.random.Store(true)
 	}
 	return f.remember(op, off, n, hints[a])
 }

@@ -60,6 +60,32 @@ func TestAdviseErrors(t *testing.T) {
 	}
 }
 
+// A File is read at random only where that was really advised, and only until it
+// is taken back: it is brought in piece by piece then.
+func TestAdviseRandomThatFails(t *testing.T) {
+	path, _ := patternFile(t, 3*pageSize)
+	f := mustOpen(t, path, nil)
+	for _, c := range []struct {
+		off, n int64
+		a      mmapio.Advice
+		want   bool
+	}{
+		{0, 0, mmapio.AdviceRandom, false},            // nothing
+		{0, f.Size() + 1, mmapio.AdviceRandom, false}, // an error
+		{0, pageSize, mmapio.AdviceRandom, true},
+		{0, f.Size() + 1, mmapio.AdviceNormal, true}, // an error
+		{0, pageSize, mmapio.AdviceNormal, false},
+	} {
+		err := f.Advise(c.off, c.n, c.a)
+		if (err != nil) != (c.n > f.Size()) {
+			t.Errorf("%v of %d bytes: %v", c.a, c.n, err)
+		}
+		if got := mmapio.IsRandom(f); got != c.want {
+			t.Errorf("after %v of %d bytes: read at random %v, want %v", c.a, c.n, got, c.want)
+		}
+	}
+}
+
 // No advice changes what is read, nor loses what was stored.
 func TestAdviseChangesNothing(t *testing.T) {
 	needMaps(t)

@@ -106,7 +106,7 @@ func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) (err error
 		ahead := newLookahead(f, g, op, off, n, toLend)
 		for at := int64(0); at < n; {
 			next := at + min(size, n-at)
-			if size <= f.wide {
+			if next-at <= f.wide {
 				if err := ahead.reach(off+at, off+next); err != nil {
 					return err
 				}

@@ -39,6 +39,9 @@ func SideBySide(step int) (restore func()) {
 // AdvisedRandom notes that a part of f was advised to be read at random.
 func AdvisedRandom(f *File) { f.src.random.Store(true) }
 
+// IsRandom reports whether f remembers that.
+func IsRandom(f *File) bool { return f.src.random.Load() }
+
 // The same of need bytes, with the hint that another system gives.
 func RefusedWithHint(hint string, need int64, lim LockLimits, err error) *LockError {
 	defer func(was string) { sys.LockHint = was }(sys.LockHint)
@@ -46,6 +49,12 @@ func RefusedWithHint(hint string, need int64, lim LockLimits, err error) *LockEr
 	e := &LockError{Op: "lock", Path: "f", Len: need, Limits: lim, Err: err}
 	(&File{src: &source{name: "f"}}).refused(e, need, need)
 	return e
+}
+
+// SpaceOf returns the addresses that f has for its mapping.
+func SpaceOf(f *File) (lo, hi uintptr) {
+	m := f.cur.Load().mem
+	return m.area.Lo, m.area.Hi
 }
 
 // SlowUntil is the offset up to which a loop takes a device for slow when steps

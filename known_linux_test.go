@@ -196,6 +196,31 @@ func TestLockedStaysKnown(t *testing.T) {
 	}
 }
 
+// TestLostLockIsForgotten: what VerifyLocked finds to be locked no longer is not
+// known for good any more.
+func TestLostLockIsForgotten(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Verify)
+	needLocks(t)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path, _ := patternFile(t, 4*pageSize)
+	for _, mode := range allModes {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode})
+		check(t, f.LockAll())
+		check(t, f.View(0, f.Size(), touchSlice))
+		f.Expire() // from here on only the lock keeps it known
+		check(t, unix.Munlock(memoryOf(t, f)[pageSize:3*pageSize]))
+		if err := f.VerifyLocked(0, f.Size()); err == nil {
+			t.Fatal("VerifyLocked finds nothing")
+		}
+		for p, want := range []bool{true, false, false, true} {
+			if load, _ := f.Known(int64(p)*pageSize, 1); load != want {
+				t.Errorf("%v: page %d is known: %v, want %v", mode, p, load, want)
+			}
+		}
+		mustClose(t, f)
+	}
+}
+
 // TestKnownWritable: what a sync writes back has to be made ready for stores
 // again, and so has everything after a moment, locked or not.
 func TestKnownWritable(t *testing.T) {

@@ -30,8 +30,9 @@ type lookahead struct {
 	why purpose
 	end int64 // of the range
 
-	ready  int64 // up to here it is in
-	asked  int64 // up to here the kernel was asked to read
+	ready  int64  // up to here it is in
+	lapses uint32 // of what is known to be in, when that was so
+	asked  int64  // up to here the kernel was asked to read
 	window int64
 
 	request int64 // as readAhead says; 0: not asked
@@ -43,11 +44,33 @@ func newLookahead(f *File, g *generation, op string, off, n int64, why purpose) 
 	return lookahead{f: f, g: g, op: op, why: why, end: off + n, ready: off, asked: off, window: aheadFirst}
 }
 
-// reach brings in what the piece [at, next) needs, and some more.
+// reach brings in what the piece [at, next) needs, and some more. Most of the
+// time it looks at one word: what came in with an earlier piece may have left since.
 func (l *lookahead) reach(at, next int64) error {
-	if next <= l.ready || mayStall {
+	if next <= l.ready && l.g.mem.resident.Lapses() == l.lapses || mayStall {
 		return nil
 	}
+	return l.bring(at, next)
+}
+
+func (l *lookahead) bring(at, next int64) error {
+	lapses := l.g.mem.resident.Lapses() // first, for what is forgotten meanwhile
+	if lapses != l.lapses && at < l.ready {
+		switch {
+		case l.g.mem.loadable(at, int(l.ready-at)):
+		case next < l.ready && l.g.mem.loadable(at, int(next-at)):
+			return nil // the next piece asks again
+		default:
+			// Where nothing is known whatever is done (the File was closed, or there
+			// are holes) a lapse leads here once, and not each piece.
+			l.ready, l.window = at, min(l.window, aheadFirst)
+		}
+	}
+	l.lapses = lapses
+	if next <= l.ready {
+		return nil
+	}
+	l.ready = max(l.ready, at) // the pieces before may not have been asked for
 	target := min(l.end, max(next, l.ready+l.window))
 	l.window = min(2*l.window, aheadMost)
 	for l.ready < target {

@@ -25,6 +25,7 @@ type source struct {
 	file *os.File    // nil: no file, or DropFD
 	info fs.FileInfo // as it was when opened; nil: no file
 
+	huge     int  // the size of its pages, if it is on hugetlbfs
 	shared   bool // to read by the descriptor moves the offset of one that is not ours
 	uncached bool // no descriptor, and the pages are not in the page cache
 

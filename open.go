@@ -281,7 +281,10 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 		}
 	}
 	f := &File{
-		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info, shared: shared},
+		src: &source{
+			name: name, mode: o.Mode, off: o.Offset, file: file, info: info,
+			huge: sys.HugeFile(file, info), shared: shared,
+		},
 		opts: *o,
 	}
 	if o.Mode == ReadWrite {

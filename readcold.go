@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/known"
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -16,6 +17,9 @@ import (
 func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
 		return false
+	}
+	if g.mem.contains(fault.Start(p)) {
+		return false // the system copies from the front, whatever overlaps
 	}
 	if f.locks.onFault.Load() {
 		return false // a page is locked as it comes into the mapping

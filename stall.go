@@ -179,7 +179,9 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 	case f.anonymous() && !store:
 		err = e.swapIn(at, size)
 	case why == toLend && e.src.file != nil && e.src.readsOf() == sys.ReadsMemory:
-		err = e.bringStored(lo, last)
+		if err = e.bringStored(lo, last, before); err == nil {
+			return nil
+		}
 	case store:
 		f.awaitWriteBack(g, lo, last)
 	}
@@ -239,8 +241,8 @@ func (f *File) awaitWriteBack(g *generation, lo, last int) {
 
 // bringStored brings in pages of a file that is kept in memory, but for holes:
 // those have no disk to wait for, and a load would give them memory, if there is
-// any.
-func (e *extent) bringStored(lo, last int) error {
+// any. So they are not known to be there either.
+func (e *extent) bringStored(lo, last int, shrinks int64) error {
 	if e.src.mode == CopyOnWrite {
 		if err := e.swapIn(e.base+lo<<pageShift, (last-lo+1)<<pageShift); err != nil {
 			return err
@@ -254,6 +256,9 @@ func (e *extent) bringStored(lo, last int) error {
 		sum += hi - lo
 		if first == nil {
 			first = e.space.Populate(e.base+int(lo-start), int(hi-lo), false)
+		}
+		if first == nil {
+			e.found(&e.resident, int((lo-start)>>pageShift), int((hi-start)>>pageShift)-1, shrinks)
 		}
 	})
 	if err = cmp.Or(err, first); err == nil && sum < n {

@@ -2,10 +2,13 @@ package mmapio_test
 
 import (
 	"errors"
+	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -120,5 +123,41 @@ func TestHolesOfFullTmpfs(t *testing.T) {
 	err = f.Update(0, 64*pageSize, func([]byte) error { t.Error("fn is called"); return nil })
 	if !errors.As(err, &fe) || fe.Off != 50*pageSize {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A hole that View has left one is still none of what is in memory: a loop asks for
+// it, and where there is no memory left it says so and does not fault.
+func TestHoleIsNotKnown(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Cachestat, prove.BusAddress)
+	prove.Need(t, prove.TmpfsMount)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	dir := prove.SmallTmpfs(t, 1<<20)
+	path := filepath.Join(dir, "sparse")
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 16 * pageSize, Sparse: true})
+	store(t, f, 0, "x")
+	store(t, f, 5*pageSize, "y")
+	fillDisk(t, dir)
+	f.Expire()
+	for _, lend := range []func(off, n int64, fn func([]byte) error) error{f.View, f.Update} {
+		check(t, lend(0, f.Size(), func([]byte) error { return nil }))
+		for p := range f.Size() / pageSize {
+			if load, _ := f.Known(p*pageSize, 1); load != (p == 0 || p == 5) {
+				t.Errorf("page %d is known: %v", p, load)
+			}
+		}
+	}
+	for name, all := range map[string]iter.Seq2[mmapio.Chunk, error]{
+		"Chunks": f.Chunks(0, f.Size(), pageSize),
+		"Pages":  f.Pages(0, f.Size()),
+	} {
+		passed := 0
+		err := mmapio.Guard(func() error {
+			return through(all, func(c mmapio.Chunk) error { passed++; return touchSlice(c.Data) })
+		})
+		var fe *mmapio.FaultError
+		if !errors.As(err, &fe) || fe.Op != strings.ToLower(name) || fe.Off != pageSize || passed != 1 || !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%s: %v after %d pieces", name, err, passed)
+		}
 	}
 }

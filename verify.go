@@ -152,6 +152,7 @@ func (f *File) amend(g *generation, lo, hi int64) {
 			}
 			at = int64(bad - m.base)
 			l.set.Hold(at, at+ps, lockset.None)
+			m.forget(at, at+ps) // as locked it was known for good
 		}
 		if run.Level != lockset.Now {
 			continue

@@ -33,6 +33,7 @@ type Set struct {
 	table atomic.Pointer[table] // nil until something is known, and after Stop
 
 	paused atomic.Int32
+	lapses atomic.Uint32
 
 	mu      sync.Mutex
 	listed  []*block // those with bits that have to be forgotten
@@ -241,7 +242,14 @@ func (s *Set) Expire() {
 			b.was[i].Store(b.now[i].And(m) &^ m)
 		}
 	}
+	if len(list) > 0 {
+		s.lapses.Add(1)
+	}
 }
+
+// Lapses counts how often something was forgotten: as long as it says the same,
+// what was known is. It changes right after.
+func (s *Set) Lapses() uint32 { return s.lapses.Load() }
 
 // Were reports whether a page was known until a short time ago, and returns the
 // last such page in its neighbourhood.
@@ -279,6 +287,7 @@ func (s *Set) Forget(lo, hi int) {
 		b.was[i].And(^m)
 		lo = end + 1
 	}
+	s.lapses.Add(1)
 }
 
 // Pause forgets everything and has Add do nothing until the function that it
@@ -294,6 +303,7 @@ func (s *Set) Pause() (resume func()) {
 func (s *Set) Stop() {
 	s.paused.Add(1) // no Add leaves anything, see there
 	s.table.Store(nil)
+	s.lapses.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true

@@ -21,6 +21,7 @@ func TestModel(t *testing.T) {
 		s.Init(pages, time.Hour, keeper(locked))
 		defer s.Stop()
 		is := make([]bool, pages)
+		was, lapses := make([]bool, pages), s.Lapses()
 		between := func() (lo, last int) {
 			lo = rapid.IntRange(0, pages-1).Draw(t, "lo")
 			return lo, rapid.IntRange(lo, min(pages-1, lo+rapid.SampledFrom([]int{0, 1, 63, 200, pages}).Draw(t, "up to"))).Draw(t, "last")
@@ -73,6 +74,16 @@ func TestModel(t *testing.T) {
 				paused = !paused
 			},
 			"": func(*rapid.T) {
+				if n := s.Lapses(); n != lapses {
+					copy(was, is)
+					lapses = n
+				}
+				for i := range is {
+					if was[i] && !is[i] {
+						t.Fatalf("%d was forgotten, and that is not counted", i)
+					}
+					was[i] = is[i]
+				}
 				lo, last := between()
 				first, end, all := last+1, lo-1, true
 				for i := lo; i <= last; i++ {

@@ -1,0 +1,90 @@
+package mmapio_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/mmapio/mmapio"
+)
+
+// overlaps are copies within a File of 4 MiB, whose source and target overlap.
+var overlaps = []struct{ to, from, n int64 }{
+	{1 << 20, 0, 3 << 20},
+	{0, 1 << 20, 3 << 20},
+	{1<<20 - 1900, 1<<20 - 2000, 4000},
+	{1<<20 - 2000, 1<<20 - 1900, 4000},
+	{1<<18 + 1, 1 << 18, 1 << 20},
+	{1 << 18, 1<<18 + 1, 1 << 20},
+	{pageSize + 7, 5, 700_000},
+	{5, pageSize + 7, 700_000},
+	{77, 77, 1 << 20},
+}
+
+// TestCopyOverlap: ReadAt and WriteAt may be given the File's own bytes, and move
+// them as the built-in copy does, be they known to be in memory or not.
+func TestCopyOverlap(t *testing.T) {
+	const size = 4 << 20
+	path, content := patternFile(t, size)
+	open := map[string]func() *mmapio.File{
+		"ReadWrite":   func() *mmapio.File { return mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite}) },
+		"CopyOnWrite": func() *mmapio.File { return mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite}) },
+		"Anonymous":   func() *mmapio.File { return opened(t)(mmapio.Anonymous(size, nil)) },
+	}
+	for name, open := range open {
+		for _, hot := range []bool{false, true} {
+			for _, c := range overlaps {
+				for _, write := range []bool{false, true} {
+					what := fmt.Sprintf("%s, hot %v, write %v, %+v", name, hot, write, c)
+					f := open()
+					if name == "Anonymous" {
+						store(t, f, 0, string(content))
+						f.Expire()
+					}
+					if hot {
+						store(t, f, 0, string(content))
+					}
+					lent, off, move := c.to, c.from, f.ReadAt
+					if write {
+						lent, off, move = c.from, c.to, f.WriteAt
+					}
+					err := f.Update(lent, c.n, func(b []byte) error {
+						if n, err := move(b, off); n != len(b) || err != nil {
+							return fmt.Errorf("%d bytes, %w", n, err)
+						}
+						return nil
+					})
+					if err != nil {
+						t.Fatalf("%s: %v", what, err)
+					}
+					want := append([]byte(nil), content...)
+					copy(want[c.to:c.to+c.n], want[c.from:])
+					same(t, what, contentOf(t, f), want)
+					if f.Mode() == mmapio.ReadWrite { // as it was, for the next
+						store(t, f, 0, string(content))
+					}
+					mustClose(t, f)
+				}
+			}
+		}
+	}
+}
+
+// TestReadIntoReadOnly: the bytes of a ReadOnly File are no place to read to.
+func TestReadIntoReadOnly(t *testing.T) {
+	needFaults(t)
+	path, content := patternFile(t, 3*pageSize)
+	f := mustOpen(t, path, nil)
+	for _, to := range []int64{0, 100, 2 * pageSize} {
+		var n int
+		err := f.View(to, pageSize, func(b []byte) (err error) {
+			n, err = f.ReadAt(b, 50)
+			return err
+		})
+		var fe *mmapio.FaultError
+		if n != 0 || !errors.As(err, &fe) || fe.Op != "readat" || !errors.Is(err, mmapio.ErrReadOnly) {
+			t.Errorf("into %d: %d bytes, %v", to, n, err)
+		}
+	}
+	same(t, "the file", contentOf(t, f), content)
+}
