@@ -236,6 +236,8 @@ func (f *File) awaitWriteBack(g *generation, lo, last int) {
 	ps := sys.PageSize()
 	at := f.src.off + int64(lo*ps-g.mem.delta)
 	// An error would have been told to the next Sync, which now has it from here.
+	f.syncer.aside.RLock()
+	defer f.syncer.aside.RUnlock()
 	f.syncer.remember(false, sys.AwaitFlush(f.src.file, at, int64((last-lo+1)*ps))) //nolint:errcheck // as said
 }
 

@@ -251,6 +251,10 @@ type syncer struct {
 	mu      sync.Mutex
 	covered uint64 // calls of all that need nothing more
 	entered bool   // the directory entry is durable
+
+	// aside is held by those who may be told an error in the place of a sync, until
+	// they have taken note of it.
+	aside sync.RWMutex
 }
 
 // A failure is the first error, the only one that counts.
@@ -323,19 +327,33 @@ func (s *syncer) whole(told bool, flush func() error) error {
 	})
 }
 
+// before returns the failure that there was, to one who tells it or not.
+func (s *syncer) before(told bool) error {
+	f := s.failed.Load()
+	switch {
+	case f == nil:
+		return nil
+	case told:
+		return s.earlier()
+	}
+	return f.err
+}
+
 // locked calls do, unless that is in vain, and makes the entry in the directory
 // durable.
 func (s *syncer) locked(told bool, do func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f := s.failed.Load(); f != nil {
-		if told {
-			return s.earlier()
-		}
-		return f.err
+	if err := s.before(told); err != nil {
+		return err
 	}
 	defer s.src.writingBack()()
 	if err := s.remember(told, do()); err != nil {
+		return err
+	}
+	s.aside.Lock()
+	s.aside.Unlock() //nolint:staticcheck // to have waited is enough
+	if err := s.before(told); err != nil {
 		return err
 	}
 	if s.dir == "" || s.entered {

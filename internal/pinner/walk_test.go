@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/mmapio/mmapio/internal/prove"
@@ -180,35 +179,5 @@ func TestSplit(t *testing.T) {
 	}
 	if got := Split(nil); got != nil {
 		t.Errorf("nil: got %v", got)
-	}
-}
-
-// A directory that is removed while its parent is walked is as little below it as
-// a file that is.
-func TestWalkWhileDirectoriesGo(t *testing.T) {
-	dir := t.TempDir()
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(stop)
-	wg.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			d := filepath.Join(dir, string(rune('a'+i%20)))
-			_ = os.Mkdir(d, 0o700)
-			_ = os.Remove(d)
-		}
-	})
-	for range 3000 {
-		if files, err := Walk(t.Context(), []string{dir}); err != nil || len(files) > 0 {
-			t.Fatalf("%v, %v", files, err)
-		}
-	}
-	if _, err := Walk(t.Context(), []string{filepath.Join(dir, "none")}); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a path that was named: %v", err)
 	}
 }

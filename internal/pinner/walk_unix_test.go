@@ -4,12 +4,15 @@ package pinner
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -73,5 +76,35 @@ func TestWalkUnreadable(t *testing.T) {
 	want := fmt.Sprintf("file %s/a\nfile %s/z\nerror open %s/shut: permission denied\n", dir, dir, dir)
 	if res.Code != 0 || res.Output != want {
 		t.Errorf("got %v, want %s", res, want)
+	}
+}
+
+// A directory that is removed while its parent is walked is as little below it as
+// a file that is.
+func TestWalkWhileDirectoriesGo(t *testing.T) {
+	dir := t.TempDir()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(stop)
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			d := filepath.Join(dir, string(rune('a'+i%20)))
+			_ = os.Mkdir(d, 0o700)
+			_ = os.Remove(d)
+		}
+	})
+	for range 3000 {
+		if files, err := Walk(t.Context(), []string{dir}); err != nil || len(files) > 0 {
+			t.Fatalf("%v, %v", files, err)
+		}
+	}
+	if _, err := Walk(t.Context(), []string{filepath.Join(dir, "none")}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a path that was named: %v", err)
 	}
 }
