@@ -51,6 +51,12 @@ func RefusedWithHint(hint string, err error) *LockError {
 	return e
 }
 
+// SpaceOf returns the addresses that f has for its mapping.
+func SpaceOf(f *File) (lo, hi uintptr) {
+	m := f.cur.Load().mem
+	return m.area.Lo, m.area.Hi
+}
+
 // SlowUntil is the offset up to which a loop takes a device for slow when steps
 // of n bytes took so long.
 func SlowUntil(n int64, took ...time.Duration) int64 {

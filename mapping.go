@@ -80,24 +80,36 @@ func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 	case f.anonymous():
 		e.space, err = sys.MapAnon(n)
 	case reserve > n || room > 0:
-		if e.space, err = sys.Reserve(lead + max(n, reserve) + room); err == nil {
+		if f.src.huge > 0 {
+			room = f.src.huge // it cannot begin elsewhere
+		}
+		if e.space, err = sys.Reserve(f.src.whole(lead+max(n, reserve)) + room); err == nil {
 			start := f.src.off - int64(lead)
 			e.base = toHuge(e.space.Addr(), start, room)
 			if n > 0 {
-				err = e.space.Place(f.src.file, start, e.base, lead+n, f.src.mode.access())
+				err = e.space.Place(f.src.file, start, e.base, f.src.whole(lead+n), f.src.mode.access())
 			}
 		}
 	default:
-		e.space, err = sys.MapFileIn(&f.room, f.src.file, f.src.off-int64(lead), lead+n, f.src.mode.access())
+		e.space, err = sys.MapFileIn(&f.room, f.src.file, f.src.off-int64(lead), f.src.whole(lead+n), f.src.mode.access())
 	}
 	if err == nil && n > 0 {
-		err = f.adviseNew(e, e.base, e.delta+n)
+		err = f.adviseNew(e, e.base, f.src.whole(e.delta+n))
 	}
 	if err != nil && e.space != nil {
 		e.space.Free() //nolint:errcheck // the first error counts
 		e.space = nil
 	}
 	return err
+}
+
+// whole rounds a length up to whole pages of a file that has only huge ones: so
+// much the kernel maps, and less cannot be unmapped.
+func (s *source) whole(n int) int {
+	if s.huge > 0 {
+		n = (n + s.huge - 1) &^ (s.huge - 1)
+	}
+	return n
 }
 
 // hugeRoom is how much more address space a mapping of n bytes needs in order to

@@ -25,6 +25,7 @@ type source struct {
 	file *os.File    // nil: no file, or DropFD
 	info fs.FileInfo // as it was when opened; nil: no file
 
+	huge     int  // the size of its pages, if it is on hugetlbfs
 	uncached bool // no descriptor, and the pages are not in the page cache
 
 	extra  atomic.Int64 // mappings that the File's locks and advice cost, see splits

@@ -259,7 +259,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string) (*File, 
 		}
 	}
 	f := &File{
-		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info},
+		src:  &source{name: name, mode: o.Mode, off: o.Offset, file: file, info: info, huge: sys.HugeFile(file, info)},
 		opts: *o,
 	}
 	if o.Mode == ReadWrite {

@@ -198,21 +198,7 @@ func TestResidencyTruth(t *testing.T) {
 
 // Files on hugetlbfs are in RAM in a way of their own.
 func TestResidencyHugetlbfs(t *testing.T) {
-	prove.NeedE2E(t, prove.Root, prove.SysctlRW)
-	prove.Sysctl(t, "vm.nr_hugepages", "2")
-	dir := t.TempDir()
-	if err := syscall.Mount("none", dir, "hugetlbfs", 0, ""); err != nil {
-		prove.Unable(t, "no hugetlbfs: %v", err)
-	}
-	t.Cleanup(func() { syscall.Unmount(dir, 0) })
-	path := filepath.Join(dir, "file")
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(file.Truncate(2<<20), file.Close()); err != nil {
-		t.Fatal(err)
-	}
+	path, _ := hugetlbFile(t, "2")
 	for _, drop := range []string{"", "1"} {
 		for _, refuse := range []prove.Option{prove.Env(), prove.Refuse(unix.SYS_CACHESTAT, int(syscall.ENOSYS))} {
 			if a := askChild(t, path, refuse, prove.Env("DROPFD="+drop)); a.Residency.Resident != -1 || !a.NotTold {

@@ -1,6 +1,9 @@
 package sys
 
-import "os"
+import (
+	"io/fs"
+	"os"
+)
 
 // OpenFlags are added to every open: a FIFO or a device must not block it.
 const OpenFlags = openFlags
@@ -68,6 +71,13 @@ func Probe(f *os.File, off, n int64) (lacking bool, err error) { return probe(f,
 //
 // fstatfs(2) on tmpfs.
 func MemoryFull(f *os.File) bool { return memoryFull(f) }
+
+// HugeFile returns the size of the pages of a file that has none but huge ones,
+// and 0 for all others: the kernel maps it in whole pages of its own, also where
+// it is asked for less, and unmaps nothing smaller. info is about f.
+//
+// fstatfs(2), hugetlbfs.
+func HugeFile(f *os.File, info fs.FileInfo) int { return hugeFile(f, info) }
 
 // MemlockLimits returns the soft and the hard limit on locked bytes of this
 // process, -1 for none, and whether the process is exempt from them.

@@ -1,0 +1,72 @@
+package mmapio_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// hugetlbFile makes a file of some pages of hugetlbfs, and returns the size of
+// such a page.
+func hugetlbFile(t *testing.T, pages string) (path string, huge int64) {
+	t.Helper()
+	prove.NeedE2E(t, prove.Root, prove.SysctlRW)
+	prove.Sysctl(t, "vm.nr_hugepages", pages)
+	if got, err := os.ReadFile("/proc/sys/vm/nr_hugepages"); err != nil || strings.TrimSpace(string(got)) != pages {
+		prove.Unable(t, "of %s huge pages there are %s (%v)", pages, got, err)
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "hugetlbfs", 0, ""); err != nil {
+		prove.Unable(t, "no hugetlbfs: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	var st syscall.Statfs_t
+	check(t, syscall.Statfs(dir, &st))
+	path, huge = filepath.Join(dir, "file"), int64(st.Bsize) //nolint:unconvert // narrower elsewhere
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, errors.Join(file.Truncate(2*huge), file.Close()))
+	return path, huge
+}
+
+// Of a file on hugetlbfs the kernel maps whole huge pages, whatever length it is
+// asked for. Nothing of them is left after Close, nor do they lie on what is next.
+func TestHugetlbfsUnmapped(t *testing.T) {
+	path, huge := hugetlbFile(t, "4")
+	prove.Need(t, prove.Pagemap)
+	for _, mode := range allModes {
+		for _, o := range []mmapio.Options{
+			{}, {Length: pageSize}, {Length: huge}, {Length: huge + pageSize}, {Offset: huge, Length: 1},
+			{Length: huge + pageSize, HugePages: true}, {NoDump: true, Length: pageSize},
+			{Reserve: 3 * huge},
+		} {
+			o.Mode = mode
+			f := mustOpen(t, path, &o)
+			if mode != mmapio.ReadOnly {
+				store(t, f, f.Size()-1, "x")
+			}
+			check(t, f.View(0, f.Size(), touchSlice))
+			all := prove.MappingsOf(t, 0, path)
+			if len(all) != 1 {
+				t.Fatalf("%+v: %d mappings", o, len(all))
+			}
+			// What is mapped is what was reserved for it, and no more.
+			lo, hi := mmapio.SpaceOf(f)
+			if all[0].Start < uint64(lo) || uint64(hi) < all[0].End {
+				t.Errorf("%+v: mapped is %v, of %#x-%#x", o, all[0], lo, hi)
+			}
+			mustClose(t, f)
+			if left := prove.MappingsOf(t, 0, path); len(left) > 0 {
+				t.Errorf("%+v: after Close is mapped %v", o, left)
+			}
+		}
+	}
+}
