@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
@@ -28,7 +31,7 @@ func hugetlbFile(t *testing.T, pages string) (path string, huge int64) {
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	var st syscall.Statfs_t
 	check(t, syscall.Statfs(dir, &st))
-	path, huge = filepath.Join(dir, "file"), int64(st.Bsize)
+	path, huge = filepath.Join(dir, "file"), int64(st.Bsize) //nolint:unconvert // narrower elsewhere
 	file, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +70,49 @@ func TestHugetlbfsUnmapped(t *testing.T) {
 			if left := prove.MappingsOf(t, 0, path); len(left) > 0 {
 				t.Errorf("%+v: after Close is mapped %v", o, left)
 			}
+		}
+	}
+}
+
+// hugetlbLocks locks a file on hugetlbfs whose pages have so many bytes.
+var hugetlbLocks = prove.Register("hugetlb locks", func(args []string) int {
+	t := prove.T()
+	huge, err := strconv.ParseInt(args[1], 10, 64)
+	check(t, err)
+	for _, mode := range allModes {
+		for _, length := range []int64{0, huge + pageSize} {
+			f := mustOpen(t, args[0], &mmapio.Options{Mode: mode, Length: length})
+			check(t, f.LockAll())
+			for range 2 { // the first might have changed the books
+				check(t, f.VerifyLocked(0, f.Size()))
+				if n := f.LockedBytes(); n != f.Size() {
+					t.Errorf("%v: %d bytes are locked", mode, n)
+				}
+			}
+			prove.AssertHeld(t, memoryOf(t, f))
+			// That it is not in RAM is still found.
+			page := memoryOf(t, f)[:huge]
+			check(t, unix.Madvise(page, unix.MADV_DONTNEED))
+			wantNotHeld(t, f, f.VerifyLocked(0, f.Size()), 0)
+			check(t, f.LockAll())
+			check(t, f.VerifyLocked(0, f.Size()))
+			// Nor does the kernel keep it for who has not asked.
+			check(t, f.Unlock(0, pageSize))
+			wantNotHeld(t, f, f.VerifyLocked(0, f.Size()), 0)
+			mustClose(t, f)
+		}
+	}
+	return 0
+})
+
+// VerifyLocked believes a lock on hugetlbfs, where the kernel has no mark for it,
+// but not where the page is not there.
+func TestHugetlbfsVerifyLocked(t *testing.T) {
+	path, huge := hugetlbFile(t, "4")
+	prove.Need(t, prove.Pagemap, prove.Verify)
+	for _, how := range []prove.Option{prove.Env(), prove.Refuse(unix.SYS_IOCTL, int(unix.ENOTTY))} {
+		if res := hugetlbLocks.Run(t, prove.Args(path, strconv.FormatInt(huge, 10)), how); res.Code != 0 {
+			t.Error(res)
 		}
 	}
 }

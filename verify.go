@@ -79,7 +79,7 @@ func (f *File) verifyOnce(op string, off, n int64, still bool) (sure bool, _ err
 func (e *extent) notHeld(lo, hi int64, but []lockset.Run) (bad int64, why, err error) {
 	bad = -1
 	if lo < hi {
-		at, err := e.space.Unlocked(e.base+int(lo), int(hi-lo))
+		at, err := e.unlocked(e.base+int(lo), int(hi-lo))
 		if err != nil {
 			return -1, nil, err
 		}
@@ -95,9 +95,27 @@ func (e *extent) notHeld(lo, hi int64, but []lockset.Run) (bad int64, why, err e
 	return bad, why, err
 }
 
+// unlocked returns the first page of n bytes of the space that the kernel may take
+// out of RAM, or -1: one that is not locked, nor of hugetlbfs.
+func (e *extent) unlocked(at, n int) (int, error) {
+	end := at + n
+	bad, err := e.space.Unlocked(at, n)
+	for e.src.huge > 0 && bad >= 0 && err == nil {
+		next, ok := e.space.HugeEnd(bad)
+		if !ok {
+			break
+		}
+		if next >= end {
+			return -1, nil
+		}
+		bad, err = e.space.Unlocked(next, end-next)
+	}
+	return bad, err
+}
+
 // lacks tells whether notHeld is still right about a page.
 func (e *extent) lacks(at int64, why error) bool {
-	look := e.space.Unlocked
+	look := e.unlocked
 	if errors.Is(why, errNotPresent) {
 		look = e.space.Absent
 	}
@@ -146,7 +164,7 @@ func (f *File) amend(g *generation, lo, hi int64) {
 	}
 	for _, run := range l.set.Held(nil, lo, min(hi, m.mapped.Load())) {
 		for at := run.Lo; at < run.Hi; at += ps {
-			bad, err := m.space.Unlocked(m.base+int(at), int(run.Hi-at))
+			bad, err := m.unlocked(m.base+int(at), int(run.Hi-at))
 			if err != nil || bad < 0 {
 				break
 			}

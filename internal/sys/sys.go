@@ -221,6 +221,13 @@ func LocksOnFault() bool { return locksOnFault() }
 // of the Space, that the kernel does not hold as locked, or -1.
 func (s *Space) Unlocked(at, n int) (int, error) { return s.unlocked(at, n) }
 
+// HugeEnd reports whether a page, at a distance from the start of the Space, is of
+// a [HugeFile], and how far the kernel's mapping of it goes. Such pages are never
+// paged out, so that Lock need do nothing with them, and Unlocked finds nothing done.
+//
+// Linux 6.11: ioctl PROCMAP_QUERY. Before, flag ht in /proc/self/smaps.
+func (s *Space) HugeEnd(at int) (end int, ok bool) { return s.hugeEnd(at) }
+
 // Absent returns the first page of the range that has no memory of its own (it
 // is not mapped in, or is the shared page of zeroes), or -1.
 func (s *Space) Absent(at, n int) (int, error) { return s.absent(at, n) }
