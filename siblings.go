@@ -88,7 +88,9 @@ func (f *File) keepBefore(end int64) {
 	f.locks.mu.Lock()
 	defer f.locks.mu.Unlock()
 	if g := f.cur.Load(); g != closedGeneration {
-		hi := int64(pageUp(int(end - f.src.off + int64(g.mem.delta))))
+		// The file may be longer than what can be mapped.
+		hi := min(end-f.src.off+int64(g.mem.delta), g.mem.mapped.Load())
+		hi = int64(pageUp(int(max(hi, 0))))
 		f.keepIn(g, hi-most*int64(sys.PageSize()), hi)
 	}
 }
