@@ -34,6 +34,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	out := &output{to: stdout}
 	root.SetOut(out)
 	root.SetErr(stderr)
+	addCompletion(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		err = out.err
@@ -135,6 +136,27 @@ Exit status: 0 done, 1 failed, 2 wrong usage.`,
 		}
 	}
 	return root
+}
+
+// addCompletion adds the verb that cobra has for it, which writes to where root
+// does by now.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		completion.Args = noArgs
+		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		for _, shell := range completion.Commands() {
+			shell.Args = noArgs
+		}
+	}
+}
+
+// noArgs is for what cobra would pass over, or take for no wrong usage.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError("unknown argument %q", args[0])
+	}
+	return nil
 }
 
 // version is what the go command wrote into the program.

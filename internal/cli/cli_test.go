@@ -59,6 +59,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"nonsense"}, `unknown command "nonsense"`},
 		{[]string{"--nonsense"}, "unknown flag: --nonsense"},
 		{[]string{"help", "nonsense"}, `unknown command "nonsense"`},
+		{[]string{"completion", "nonsense"}, `unknown argument "nonsense"`},
+		{[]string{"completion", "bash", "more"}, `unknown argument "more"`},
 		{[]string{"status", "a\nb", "--\x1b[31m"}, `unknown flag: --\x1b[31m`},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
