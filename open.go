@@ -29,22 +29,22 @@ func OpenFile(name string, opts *Options) (*File, error) {
 	}
 	f, err := mapOpened(opOpen, name, file, &o, made, false)
 	if err != nil {
-		if made != "" {
-			remove(made, file)
-		}
+		mine := made != "" && is(file, made)
 		file.Close() //nolint:errcheck // the first error counts
+		if mine {
+			os.Remove(made) //nolint:errcheck // as above
+		}
 		return nil, err
 	}
 	return f, nil
 }
 
-// remove takes a file that was made for nothing out of its directory, unless
-// somebody has put another there since. The first error counts.
-func remove(name string, file *os.File) {
-	made, err := file.Stat()
-	if is, errNow := os.Lstat(name); err == nil && errNow == nil && os.SameFile(made, is) {
-		os.Remove(name) //nolint:errcheck // as above
-	}
+// is reports whether a file still has the name: somebody may have put another
+// there.
+func is(file *os.File, name string) bool {
+	info, err := file.Stat()
+	now, errNow := os.Lstat(name)
+	return err == nil && errNow == nil && os.SameFile(info, now)
 }
 
 // cutBack gives a file the length before again if it still has the length after,

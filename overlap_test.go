@@ -24,6 +24,7 @@ var overlaps = []struct{ to, from, n int64 }{
 // TestCopyOverlap: ReadAt and WriteAt may be given the File's own bytes, and move
 // them as the built-in copy does, be they known to be in memory or not.
 func TestCopyOverlap(t *testing.T) {
+	needMaps(t)
 	const size = 4 << 20
 	path, content := patternFile(t, size)
 	open := map[string]func() *mmapio.File{

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"os"
+	"os/signal"
 	"syscall"
 
 	"github.com/mmapio/mmapio/internal/sys"
@@ -16,6 +17,8 @@ var passedOn = []os.Signal{
 	syscall.SIGHUP, os.Interrupt, syscall.SIGQUIT, syscall.SIGTERM,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGWINCH,
 }
+
+func isIgnored(sig os.Signal) bool { return signal.Ignored(sig) }
 
 // fromTerminal reports whether the child has the signal already. Ctrl-C, Ctrl-\ and
 // another size of the window are for all of the foreground, and to many programs

@@ -50,7 +50,7 @@ func (in *interrupts) end() (ended bool) {
 // lock runs too.
 func notify(c chan<- os.Signal, all []os.Signal) {
 	for _, sig := range all {
-		if !signal.Ignored(sig) {
+		if !isIgnored(sig) {
 			signal.Notify(c, sig)
 		}
 	}
