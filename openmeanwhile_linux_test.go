@@ -170,7 +170,7 @@ func TestOpenWaitsForLease(t *testing.T) {
 
 // The remedy is one that is not refused.
 func TestLockBeyondEOFRemedy(t *testing.T) {
-	needFaults(t)
+	prove.Need(t, prove.Advice, prove.BusAddress)
 	needLocks(t)
 	ps := pageSize
 	for _, c := range []struct {

@@ -92,6 +92,7 @@ func TestCommandOutputIsItsOwn(t *testing.T) {
 // What is ignored stays ignored, in the command too: a shell starts what comes
 // before & so.
 func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	prove.Need(t, prove.Linux)
 	needLock(t)
 	file := write(t, filepath.Join(t.TempDir(), "file"), 1)
 	bin := filepath.Join(t.TempDir(), "mmapio")

@@ -1,4 +1,4 @@
-//go:build dragonfly || linux || netbsd
+//go:build (dragonfly || linux || netbsd) && !(linux && mmapio_page64k)
 
 package sys
 

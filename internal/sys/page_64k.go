@@ -44,6 +44,9 @@ func whole(at, n int, find func(at, n int) (int, error)) (int, error) {
 	return -1, nil
 }
 
+// mincore(2) says something for each of the kernel's own pages.
+func canIncore() bool { return false }
+
 // everyPage asks for the real pages one by one where not all can be had.
 func everyPage(at, n int, bringIn func(at, n int) error) error {
 	err := bringIn(at, roundUp(n))
