@@ -60,7 +60,7 @@ func TestResidencyInUserNamespace(t *testing.T) {
 		}
 		return
 	}
-	prove.Need(t, prove.Root, prove.Namespaces, prove.Scan)
+	prove.Need(t, prove.Root, prove.Namespaces, prove.Scan, prove.Pagemap)
 	prove.Quiet(t)
 	dir := t.TempDir()
 	prove.NewFile(t, dir, "own", 64*pageSize)
