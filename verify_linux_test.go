@@ -352,6 +352,7 @@ func TestProofAdviseInsideOfLocked(t *testing.T) {
 
 // TestLockBesideCollapse is for the race detector.
 func TestLockBesideCollapse(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Verify)
 	needLockOf(t, 5<<20)
 	path, _ := patternFile(t, 8<<20)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // TestPopulateWhileShrinking: a window of a stream waits for the one before, which
@@ -56,8 +57,9 @@ func (c *secondErr) Err() error {
 // so that nothing is brought in, in a mapping that a growth has left behind; the
 // second is in the new one, which is made smaller.
 func TestLockWhileShrinking(t *testing.T) {
-	defer mmapio.SideBySide(0)()
+	prove.Need(t, prove.Advice, prove.Verify)
 	needLockOf(t, 8<<20)
+	defer mmapio.SideBySide(0)()
 	path, _ := patternFile(t, 6<<20)
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
 	check(t, f.Lock(0, 2<<20))
