@@ -32,7 +32,8 @@ type spec struct {
 
 type result struct {
 	Rate  float64 // a second; MB for scans; ns for "hot"
-	Late  float64 // ms, of a ticker, at worst
+	Late  float64 // ms, of a ticker, at worst, after the lead
+	First float64 // ms, the same within the lead
 	Pause float64 // ms, 99 % of them
 }
 
@@ -96,37 +97,54 @@ func reader(s spec) func(p []byte, off int64) {
 	}
 }
 
+// lead is how long all sides read before they are measured. The runtime's
+// monitor, which takes the processors of goroutines that wait in system calls,
+// sleeps up to 10 ms at a time where it found nothing to do for 20 ms, and takes
+// two looks. So the first reads of a process stand in each other's way if it
+// came to them late enough, by pread(2) as well: a matter of what the program
+// did before, not of how it reads.
+const lead = 100 * time.Millisecond
+
 func coldReads(s spec) result {
 	read := reader(s)
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	counts := make([]struct {
-		n int
+		n atomic.Int64
 		_ [56]byte
 	}, s.Goroutines)
-	before := pauses()
-	start := time.Now()
+	began := time.Now()
+	ticks := []time.Duration{0} // when they came
+	ticking := make(chan struct{})
+	go func() {
+		defer close(ticking)
+		tick := time.NewTicker(time.Millisecond)
+		<-tick.C
+		ticking <- struct{}{} // it runs before anyone reads
+		for !stop.Load() {
+			<-tick.C
+			ticks = append(ticks, time.Since(began))
+		}
+	}()
+	<-ticking
 	for g := range s.Goroutines {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), uint64(os.Getpid())))
 			p := make([]byte, pageSize)
 			for !stop.Load() {
 				read(p, r.Int64N(fileSize/pageSize)*pageSize)
-				counts[g].n++
+				counts[g].n.Add(1)
 			}
 		})
 	}
-	worst := make(chan time.Duration)
-	go func() {
-		tick := time.NewTicker(time.Millisecond)
-		last, late := time.Now(), time.Duration(0)
-		for !stop.Load() {
-			<-tick.C
-			now := time.Now()
-			late, last = max(late, now.Sub(last)-time.Millisecond), now
+	total := func() (n float64) {
+		for i := range counts {
+			n += float64(counts[i].n.Load())
 		}
-		worst <- late
-	}()
+		return n
+	}
+	time.Sleep(lead)
+	reads, before, start := total(), pauses(), time.Now()
 	if s.Pauses > 0 {
 		for count(pauses())-count(before) < uint64(s.Pauses) && time.Since(start) < time.Minute {
 			runtime.GC()
@@ -134,19 +152,26 @@ func coldReads(s spec) result {
 	} else {
 		time.Sleep(s.For)
 	}
-	took := time.Since(start)
-	after := pauses()
+	took, after := time.Since(start), pauses()
+	reads = total() - reads
 	stop.Store(true)
-	late := <-worst
+	<-ticking
 	wg.Wait()
-	n := 0
-	for i := range counts {
-		n += counts[i].n
-	}
+	led := start.Sub(began)
 	return result{
-		Rate: float64(n) / took.Seconds(), Late: late.Seconds() * 1e3,
-		Pause: quantile(before, after, 0.99) * 1e3,
+		Rate: reads / took.Seconds(), Pause: quantile(before, after, 0.99) * 1e3,
+		First: latest(ticks, 0, led), Late: latest(ticks, led, led+took),
 	}
+}
+
+// latest is by how many ms the latest tick between from and to was late. What is
+// waited for over an edge counts with its part inside.
+func latest(ticks []time.Duration, from, to time.Duration) float64 {
+	worst := time.Millisecond
+	for i := range ticks[1:] {
+		worst = max(worst, min(to, ticks[i+1])-max(from, ticks[i]))
+	}
+	return (worst - time.Millisecond).Seconds() * 1e3
 }
 
 // pauses are how long the world was stopped for collections, from the request

@@ -108,6 +108,7 @@ func sides(ways []string, s spec, cold func() string) map[string]result {
 		medians[way] = result{
 			Rate:  pick(func(r result) float64 { return r.Rate }),
 			Late:  pick(func(r result) float64 { return r.Late }),
+			First: pick(func(r result) float64 { return r.First }),
 			Pause: pick(func(r result) float64 { return r.Pause }),
 		}
 	}
@@ -135,12 +136,12 @@ func slowDisk(tb *bench) {
 	for _, way := range ways {
 		rates, delays = append(rates, series{name: way}), append(delays, series{name: way})
 	}
-	fmt.Printf("\ncold random 4 KiB, 2 ms a read, GOMAXPROCS=2\n%-12s %12s %12s\n", "goroutines", "reads/s", "tick late ms")
+	fmt.Printf("\ncold random 4 KiB, 2 ms a read, GOMAXPROCS=2\n%-21s %10s %12s %14s\n", "goroutines", "reads/s", "tick late ms", "in first 0.1 s")
 	for _, text := range strings.Split(*numbers, ",") {
 		goroutines := must(strconv.Atoi(text))
 		m := sides(ways, spec{Goroutines: goroutines, For: *length}, cold)
 		for i, way := range ways {
-			fmt.Printf("%4d %-16s %10.0f %10.1f\n", goroutines, way, m[way].Rate, m[way].Late)
+			fmt.Printf("%4d %-16s %10.0f %12.1f %14.1f\n", goroutines, way, m[way].Rate, m[way].Late, m[way].First)
 			rates[i].add(goroutines, m[way].Rate)
 			delays[i].add(goroutines, m[way].Late)
 		}
