@@ -146,8 +146,6 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 		pass, ok := g.mem.calls.Enter()
 		if !ok {
 			l.mu.Unlock()
-			// The Resize may wait for the window that waits for this one.
-			w.isIn()
 			if _, err := f.current(call.op); err != nil { // waits for the Resize
 				return err
 			}

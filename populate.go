@@ -53,9 +53,7 @@ func (f *File) bringIn(ctx context.Context, op string, off, n int64) error {
 			g := f.cur.Load()
 			pass, ok := g.mem.calls.Enter()
 			if !ok {
-				// The Resize may wait for the window that waits for this one.
-				w.isIn()
-				if _, err := f.current(op); err != nil {
+				if _, err := f.current(op); err != nil { // waits for the Resize
 					return err
 				}
 				continue
@@ -137,19 +135,11 @@ func (e *extent) mapIn(at, n int, store bool) error {
 	return nil
 }
 
-// populate brings the runs of a window in, in its turn, and measures it. With
-// an error it returns the run that it is about.
+// populate brings the runs of a window in, and measures it. With an error it returns the run that it is about.
 func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error) {
 	r := w.run
-	defer w.isIn()
 	if w.plan.Ahead || r.f.src.random.Load() && !r.f.cached(g, runs) {
 		w.ask(g, runs)
-	}
-	if w.turn != nil {
-		select {
-		case <-w.turn:
-		case <-r.ctx.Done():
-		}
 	}
 	m := meter{on: r.hi-r.lo > pace.Small} // else there is nothing to adapt
 	// The kernel's word for a whole window costs less than a first piece to try.

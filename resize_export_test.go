@@ -41,6 +41,3 @@ func Slack(f *File) []byte {
 	}
 	return g.mem.space.Bytes(g.mem.base+g.mem.delta+len(g.data), n)
 }
-
-// InCalls reports whether a long call is inside.
-func InCalls(f *File) bool { return !f.cur.Load().mem.calls.Empty() }

@@ -19,8 +19,6 @@ type window struct {
 	lo, hi int64
 	run    *windows
 	plan   pace.Window
-	turn   chan struct{} // closed once the window before is in; nil: no need to wait
-	in     chan struct{} // closed by this one
 
 	claim  *claim // of lockwindow.go
 	took   time.Duration
@@ -71,7 +69,6 @@ func (r *windows) run() error {
 		wg      sync.WaitGroup
 		first   *window // that failed
 		sum     int64
-		last    chan struct{} // of the window before
 	)
 	defer wg.Wait() // also if done panics
 	defer r.fail(math.MinInt64)
@@ -104,9 +101,6 @@ func (r *windows) run() error {
 		}
 		w := &window{lo: at, hi: min(r.hi, r.f.edge(at, plan.Size)), run: r, plan: plan}
 		at = w.hi
-		if plan.Alone && under > 0 {
-			w.turn = last
-		}
 		if w.err = w.stopped(); w.err == nil {
 			w.err = r.begin(w)
 		}
@@ -114,12 +108,10 @@ func (r *windows) run() error {
 		case w.err != nil:
 			r.fail(w.lo)
 			finish(w)
-		case plan.Only || under == 0 && w.hi == r.hi:
+		case plan.Alone || under == 0 && w.hi == r.hi:
 			r.do(w)
 			finish(w)
 		default:
-			w.in = make(chan struct{})
-			last = w.in
 			under++
 			wg.Go(func() {
 				defer func() { results <- w }()
@@ -136,17 +128,8 @@ func (r *windows) run() error {
 // do does the work of a window.
 func (r *windows) do(w *window) {
 	w.err = r.work(w)
-	w.isIn()
 	if w.err != nil {
 		r.fail(w.lo)
-	}
-}
-
-// isIn lets the next window of a stream go on.
-func (w *window) isIn() {
-	if w.in != nil {
-		close(w.in)
-		w.in = nil
 	}
 }
 

@@ -91,12 +91,10 @@ type Pace struct {
 // A Window says how to bring the next part in.
 type Window struct {
 	Size int64
-	// Alone: after all earlier windows, so that the kernel sees one stream.
+	// Alone: beside no other, so that the kernel sees one stream.
 	Alone bool
 	// Ahead: ask for all of it before any of it is waited for.
 	Ahead bool
-	// Only: nothing will be begun before it is done.
-	Only bool
 }
 
 // New makes a Pace for a file whose device reads as many bytes ahead as
@@ -132,17 +130,10 @@ func (p *Pace) Next(now time.Time) (w Window, ok bool) {
 			return w, false
 		}
 		w = Window{Size: Small, Ahead: true}
-	case p.cold:
-		// The next one makes ready meanwhile.
-		if p.inside >= 2 {
-			return w, false
-		}
-		w = Window{Size: p.size, Alone: true}
+	case p.inside >= 1:
+		return w, false
 	default:
-		if p.inside >= 1 {
-			return w, false
-		}
-		w = Window{Size: p.size, Alone: true, Only: true}
+		w = Window{Size: p.size, Alone: true}
 	}
 	p.inside++
 	p.issued += w.Size
@@ -150,7 +141,7 @@ func (p *Pace) Next(now time.Time) (w Window, ok bool) {
 }
 
 // Done tells that a window is done: how large it was in the end, how long it
-// took, without waiting for its turn, and whether it had to wait for the disk.
+// took, and whether it had to wait for the disk.
 func (p *Pace) Done(w Window, bytes int64, took time.Duration, waited bool) {
 	waited = waited || p.always
 	if waited && p.ask != nil {

@@ -60,16 +60,13 @@ func simulate(t *testing.T, d disk, total int64, always bool) *result {
 	start := now
 	res := &result{bytes: map[string]int64{}}
 	var under events
-	streamFree, busFree := now, now // when the stream, and the disk, can do the next
+	busFree := now // when the disk can do the next
 	for at := int64(0); at < total || len(under) > 0; {
 		if at < total {
 			if w, ok := p.Next(now); ok {
 				n := min(w.Size, total-at)
 				e := event{w: w, bytes: n}
 				began := now
-				if w.Alone && streamFree.After(began) {
-					began = streamFree
-				}
 				mode := "alone"
 				if w.Ahead {
 					mode = "ahead"
@@ -100,9 +97,6 @@ func simulate(t *testing.T, d disk, total int64, always bool) *result {
 					}
 				}
 				e.end = began.Add(e.took)
-				if w.Alone {
-					streamFree = e.end
-				}
 				heap.Push(&under, e)
 				at += n
 				res.bytes[mode] += n
@@ -267,8 +261,8 @@ func TestNeverStuck(t *testing.T) {
 				if under = append(under, w); len(under) > Most || w.Size < Small || w.Size > Large {
 					t.Fatalf("seed %d: %d windows, the last %+v", seed, len(under), w)
 				}
-				if w.Only && len(under) > 1 {
-					t.Fatalf("seed %d: a window that is to be the only one is not", seed)
+				if w.Alone && len(under) > 1 {
+					t.Fatalf("seed %d: a window that is to be alone is not", seed)
 				}
 			case len(under) == 0:
 				t.Fatalf("seed %d: stuck: %+v", seed, *p)
