@@ -63,7 +63,12 @@ var swapping = prove.Register("swapping", func(args []string) int {
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		if in.Text() == "grow" {
-			dirty(t, opened(t)(mmapio.Anonymous(112*mib, nil)), 0, 112*mib)
+			// More than there is room for, and more than once: the kernel may
+			// give up what was stored just now before what is older.
+			f := opened(t)(mmapio.Anonymous(112*mib, nil))
+			for range 3 {
+				dirty(t, f, 0, 112*mib)
+			}
 		}
 		for i, f := range files {
 			b := memoryOf(t, f)
