@@ -288,3 +288,26 @@ func TestDroppedHolder(t *testing.T) {
 		}
 	}
 }
+
+// TestFileIsSmall: a program may have very many Files, most of them idle.
+func TestFileIsSmall(t *testing.T) {
+	needMaps(t)
+	const files = 300
+	path, _ := patternFile(t, 3*pageSize)
+	mustOpen(t, path, nil) // what there is once
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	all := make([]*mmapio.File, files)
+	for i := range all {
+		all[i] = mustOpen(t, path, nil)
+		_, err := all[i].ReadAt(make([]byte, 10), 0)
+		check(t, err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / files; n > 3<<10 {
+		t.Errorf("an idle File takes %d bytes of heap", n)
+	}
+	runtime.KeepAlive(all)
+}

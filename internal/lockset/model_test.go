@@ -262,8 +262,10 @@ func checkSteps(t fataler, st *steps) {
 	at, leaves := int64(-1), 0
 	for l := first; l != nil; l = l.next {
 		leaves++
-		if e, ok := st.index.Get(indexed{low: l.low}); !ok || e.leaf != l {
-			t.Fatalf("leaf [%d, %d) is not in the index", l.low, l.high)
+		if st.index != nil {
+			if e, ok := st.index.Get(indexed{low: l.low}); !ok || e.leaf != l {
+				t.Fatalf("leaf [%d, %d) is not in the index", l.low, l.high)
+			}
 		}
 		if l.next != nil && (l.next.prev != l || l.next.low != l.high) {
 			t.Fatalf("leaf [%d, %d) is followed by [%d, %d)", l.low, l.high, l.next.low, l.next.high)
@@ -284,7 +286,7 @@ func checkSteps(t fataler, st *steps) {
 	if prev != (state{}) {
 		t.Fatalf("last run %v has no end", prev)
 	}
-	if n := st.index.Len(); n != leaves {
+	if n := st.leaves(); n != leaves {
 		t.Fatalf("%d leaves, %d in the index", leaves, n)
 	}
 	free := 0

@@ -331,3 +331,15 @@ func TestAllocs(t *testing.T) {
 		t.Errorf("%v allocations a run, want none", n)
 	}
 }
+
+// TestEmptyIsSmall: every File has a Set, and most have no lock.
+func TestEmptyIsSmall(t *testing.T) {
+	r := testing.Benchmark(func(b *testing.B) {
+		for range b.N {
+			New(4096)
+		}
+	})
+	if n := r.AllocedBytesPerOp(); n > 512 {
+		t.Errorf("an empty Set takes %d bytes", n)
+	}
+}

@@ -6,63 +6,6 @@ import (
 	"github.com/google/btree"
 )
 
-// A state is what holds from one offset up to the next step.
-type state struct {
-	level        Level // assigned
-	now, onFault int64 // pins of either level
-}
-
-// wanted returns the level that the state asks for.
-func (s state) wanted() Level {
-	switch {
-	case s.now > 0:
-		return Now
-	case s.onFault > 0:
-		return max(s.level, OnFault)
-	}
-	return s.level
-}
-
-type op uint8
-
-const (
-	opLevel op = iota // set level
-	opRaise           // set level where it is lower
-	opPin             // add to the counts
-	opWipe            // back to the zero state
-)
-
-// A change is what apply does to each state in a range.
-type change struct {
-	op           op
-	level        Level
-	now, onFault int64
-}
-
-func (c *change) of(s state) state {
-	switch c.op {
-	case opLevel:
-		s.level = c.level
-	case opRaise:
-		s.level = max(s.level, c.level)
-	case opPin:
-		s.now += c.now
-		s.onFault += c.onFault
-		if s.now < 0 || s.onFault < 0 {
-			panic("lockset: a pin is released twice")
-		}
-	case opWipe:
-		s = state{}
-	}
-	return s
-}
-
-// A step is an offset where the state changes.
-type step struct {
-	at int64
-	state
-}
-
 // leafCap is a compromise: a leaf is moved about in memory as steps come and
 // go, and searched once per operation.
 const leafCap = 64
@@ -74,7 +17,21 @@ type leaf struct {
 	low, high  int64
 	prev, next *leaf
 	n          int
-	steps      [leafCap]step
+	steps      []step // n of them, and room for more; see grow
+}
+
+// leafMin is the room that the first step makes. Most Files have few locks or
+// none, and a program may have very many Files.
+const leafMin = 4
+
+// grow makes room for n steps, at most leafCap.
+func (l *leaf) grow(n int) {
+	if n <= len(l.steps) {
+		return
+	}
+	room := make([]step, min(max(2*len(l.steps), n, leafMin), leafCap))
+	copy(room, l.steps[:l.n])
+	l.steps = room
 }
 
 // steps is an ordered set of disjoint runs, kept as the edges between them:
@@ -87,9 +44,9 @@ type leaf struct {
 // and walking to a neighbour started from the root again. Here it is one
 // look-up, or none when the leaf is the one used last, and a copy within it.
 type steps struct {
-	index *btree.BTreeG[indexed]
-	last  *leaf // the leaf used last
-	free  *leaf // leaves to use again, chained by next
+	index *btree.BTreeG[indexed] // nil until there is a second leaf
+	last  *leaf                  // the leaf used last
+	free  *leaf                  // leaves to use again, chained by next
 	nfree int
 }
 
@@ -104,9 +61,7 @@ type indexed struct {
 const maxFree = 16
 
 func (t *steps) init() {
-	t.index = btree.NewG(16, func(a, b indexed) bool { return a.low < b.low })
 	t.last = &leaf{low: math.MinInt64, high: math.MaxInt64}
-	t.index.ReplaceOrInsert(indexed{t.last.low, t.last})
 }
 
 // find returns the leaf whose range has x, and how many of its steps are at x
@@ -280,6 +235,7 @@ func (t *steps) splice(l *leaf, i int, lo, hi int64, c *change) bool {
 	if size > leafCap {
 		return false
 	}
+	l.grow(size)
 	if first+n != j {
 		copy(l.steps[first+n:size], l.steps[j:l.n])
 	}
@@ -334,6 +290,7 @@ func (t *steps) cut(x int64) {
 			l, i = r, i-half
 		}
 	}
+	l.grow(l.n + 1)
 	copy(l.steps[i+1:l.n+1], l.steps[i:l.n])
 	l.steps[i] = s
 	l.n++
@@ -346,9 +303,10 @@ func (t *steps) split(l *leaf, i int) *leaf {
 		t.free = r.next
 		t.nfree--
 	} else {
-		r = new(leaf)
+		r = &leaf{steps: make([]step, leafCap)}
 	}
-	r.n = copy(r.steps[:], l.steps[i:l.n])
+	r.grow(l.n - i)
+	r.n = copy(r.steps, l.steps[i:l.n])
 	l.n = i
 	r.low, r.high = r.steps[0].at, l.high
 	l.high = r.low
@@ -357,6 +315,10 @@ func (t *steps) split(l *leaf, i int) *leaf {
 		r.next.prev = r
 	}
 	l.next = r
+	if t.index == nil {
+		t.index = btree.NewG(16, func(a, b indexed) bool { return a.low < b.low })
+		t.index.ReplaceOrInsert(indexed{l.low, l})
+	}
 	t.index.ReplaceOrInsert(indexed{r.low, r})
 	return r
 }
@@ -368,6 +330,7 @@ func (t *steps) join(l, r *leaf) *leaf {
 	if l.n != 0 && r.n != 0 && l.n+r.n > leafCap/2 {
 		return r
 	}
+	l.grow(l.n + r.n)
 	copy(l.steps[l.n:], r.steps[:r.n])
 	l.n += r.n
 	l.high = r.high
