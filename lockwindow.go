@@ -7,6 +7,7 @@ import (
 
 	"github.com/mmapio/mmapio/internal/gate"
 	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/pace"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -113,6 +114,9 @@ func (c *claim) leave() {
 // to mark it afterwards. (mlock(2) itself is not used: on a page that cannot be
 // read it spins in the kernel for ever.)
 func (f *File) lockBegin(call *lockCall, w *window) error {
+	if call.pins == nil {
+		call.pins = make([]lockset.Pin, 0, min(w.run.hi-w.lo, 4<<30)/pace.Large+8)
+	}
 	call.pins = append(call.pins, lockset.Pin{})
 	if err := f.lockClaim(call, w, &call.pins[len(call.pins)-1]); err != nil {
 		return err
@@ -154,7 +158,7 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 		if pin != nil {
 			*pin = l.set.Pin(w.lo, w.hi, call.level)
 		}
-		missing := l.set.Missing(nil, w.lo, w.hi, call.level)
+		missing := l.set.Missing(w.claim.missing[:0], w.lo, w.hi, call.level)
 		var err error
 		if sys.LocksOnFault() {
 			err = f.kernelLock(call, g, missing)
@@ -165,7 +169,7 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 			pass.Leave()
 			return err
 		}
-		w.claim = &claim{g: g, pass: pass, missing: missing, apart: apart}
+		w.claim = claim{g: g, pass: pass, missing: missing, apart: apart}
 		return nil
 	}
 }

@@ -20,7 +20,7 @@ type window struct {
 	run    *windows
 	plan   pace.Window
 
-	claim  *claim // of lockwindow.go
+	claim  claim // of lockwindow.go
 	took   time.Duration
 	waited bool
 	err    error
@@ -44,6 +44,7 @@ type windows struct {
 	// done is called by the goroutine that called run, with the bytes so far.
 	done func(bytes int64)
 
+	alone  window       // those of a stream, one after another
 	failed atomic.Int64 // where the first window lies that failed
 	quick  atomic.Bool  // the last window was there at once
 }
@@ -64,7 +65,7 @@ var newPace = pace.New
 func (r *windows) run() error {
 	r.pace = newPace(r.ahead, !sys.TellsWaits)
 	var (
-		results = make(chan *window, pace.Most)
+		results chan *window
 		under   int
 		wg      sync.WaitGroup
 		first   *window // that failed
@@ -99,7 +100,7 @@ func (r *windows) run() error {
 			finish(w)
 			continue
 		}
-		w := &window{lo: at, hi: min(r.hi, r.f.edge(at, plan.Size)), run: r, plan: plan}
+		w := r.window(at, plan)
 		at = w.hi
 		if w.err = w.stopped(); w.err == nil {
 			w.err = r.begin(w)
@@ -113,6 +114,9 @@ func (r *windows) run() error {
 			finish(w)
 		default:
 			under++
+			if results == nil {
+				results = make(chan *window, pace.Most)
+			}
 			wg.Go(func() {
 				defer func() { results <- w }()
 				r.do(w)
@@ -123,6 +127,17 @@ func (r *windows) run() error {
 		return first.err
 	}
 	return nil
+}
+
+// window makes the next one. What a stream allocates is memory that the program has
+// not touched yet, more often than not: a page fault each few windows.
+func (r *windows) window(at int64, plan pace.Window) *window {
+	w := &r.alone
+	if !plan.Alone {
+		w = new(window)
+	}
+	*w = window{lo: at, hi: min(r.hi, r.f.edge(at, plan.Size)), run: r, plan: plan, claim: claim{missing: w.claim.missing[:0]}}
+	return w
 }
 
 // do does the work of a window.
