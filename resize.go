@@ -61,7 +61,11 @@ func (f *File) Resize(size int64) (err error) {
 	// began, when it fails, and on XFS where it ends.
 	defer func() { cutAt(f.src.info, min(before, after)) }()
 	if size < int64(len(g.data)) {
-		return f.shrink(op, g, size, func() error { return f.setLength(before, after) })
+		err := f.shrink(op, g, size, func() error { return f.setLength(before, after) })
+		if err == nil && before < after {
+			f.mend() // others had cut off what stays
+		}
+		return err
 	}
 	if after < before && !sys.CanReserve {
 		// Others made it longer, and it cannot be cut while it is mapped.
