@@ -73,3 +73,6 @@ func Siblings() int {
 	defer siblings.mu.Unlock()
 	return len(siblings.of)
 }
+
+// Splits is how many mappings all Files are said to have cost.
+func Splits() int64 { return splits.Load() }

@@ -196,6 +196,22 @@ func TestProofCloseEndsLocks(t *testing.T) {
 	})
 }
 
+// What the locks of a File cost in mappings is no longer counted once it is
+// closed: else a process that opens and closes many would be refused at last.
+func TestCloseGivesMappingsBack(t *testing.T) {
+	needLockOf(t, 8*pageSize)
+	f := mustOpen(t, fileOf(t, 16*pageSize), nil)
+	for i := range int64(8) {
+		check(t, f.Lock(2*i*pageSize, pageSize))
+	}
+	locked := mmapio.Splits()
+	mustClose(t, f)
+	// More if the collector finds a File meanwhile.
+	if n := locked - mmapio.Splits(); n < 15 {
+		t.Errorf("of 8 locks that lie apart it gives %d mappings back, want 15", n)
+	}
+}
+
 // VerifyLocked asks the kernel, not the books.
 func TestProofVerifyLockedAsksTheKernel(t *testing.T) {
 	needLockOf(t, 4*pageSize)
