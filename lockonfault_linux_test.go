@@ -101,3 +101,22 @@ func TestProofLockOnFaultLeavesTheRest(t *testing.T) {
 	}
 	mustClose(t, f)
 }
+
+// A read locks what it reads also where LockContext asked for that, and not
+// Options.Lock: it goes through the mapping, though the file would be read faster.
+func TestProofLockContextOnFaultReads(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Scan)
+	needLockOf(t, 4<<20)
+	path, content := patternFile(t, 2<<20)
+	dropCache(t, path)
+	f := mustOpen(t, path, &mmapio.Options{Prefault: -1})
+	check(t, f.LockContext(t.Context(), 0, f.Size(), &mmapio.LockOptions{OnFault: true}))
+	b := make([]byte, pageSize)
+	if _, err := f.ReadAt(b, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "ReadAt", b, content[1<<20:1<<20+pageSize])
+	if at := 1 << 20 / pageSize; !prove.PresentPages(t, memoryOf(t, f))[at] || !prove.LockedPages(t, memoryOf(t, f))[at] {
+		t.Error("the page that was read is not locked")
+	}
+}
