@@ -120,3 +120,17 @@ func TestProofLockContextOnFaultReads(t *testing.T) {
 		t.Error("the page that was read is not locked")
 	}
 }
+
+// Once a Pin is released, what it brought in is as firmly locked as before, and
+// not more: it need not be there, and the next Lock brings it in.
+func TestProofLockOnFaultAfterPin(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Verify, prove.Pagemap)
+	needLockOf(t, 8*pageSize)
+	f := mustOpen(t, fileOf(t, 4*pageSize), &mmapio.Options{Lock: mmapio.LockOnFault})
+	release(t, pin(t, f, 0, f.Size()))
+	truncated(t, f.Name(), pageSize)
+	truncated(t, f.Name(), 4*pageSize)
+	check(t, f.VerifyLocked(0, f.Size()))
+	check(t, f.Lock(pageSize, 2*pageSize))
+	prove.AssertHeld(t, memoryOf(t, f)[pageSize:3*pageSize])
+}
