@@ -181,6 +181,27 @@ func TestPolicyInterval(t *testing.T) {
 	}
 }
 
+// TestPolicyReleased: what is stored through a Region while a tick is at it, which
+// may come too late for that one, has another to come though the Region is gone.
+func TestPolicyReleased(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	f := synced(t, disk, mmapio.SyncPolicy{Interval: time.Millisecond})
+	goOn := disk.Hold(slowfs.OpFsync, "f")
+	r, err := f.Region(0, 1)
+	noError(t, "Region", err)
+	disk.WaitHeld(1) // the pages are written already
+	r.Bytes()[0] = 7
+	r.Release()
+	goOn()
+	until(t, "synced", func() bool {
+		var got [1]byte
+		disk.DurableAt("f", got[:], 0)
+		return got[0] == 7
+	})
+	mustClose(t, f)
+}
+
 // TestPolicyClose: what no sync was due for is synced by Close, the goroutine of
 // a tick has ended, and none comes later.
 func TestPolicyClose(t *testing.T) {
