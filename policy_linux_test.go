@@ -323,3 +323,17 @@ func TestPolicyFails(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyFailsBeside: an error of the write itself is what its caller is told,
+// also where the sync after it fails; that is for whoever syncs next.
+func TestPolicyFailsBeside(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	f := synced(t, disk, mmapio.SyncPolicy{Writes: 1})
+	disk.FailFsync(unix.EIO, 1)
+	if err := f.Update(0, 1, func([]byte) error { return errInjected }); !errors.Is(err, errInjected) {
+		t.Errorf("Update: %v, want what the function returned", err)
+	}
+	wantFailed(t, f, disk.Path("f"))
+	wantPathError(t, f.Close(), "close", disk.Path("f"), unix.EIO)
+}
