@@ -216,3 +216,20 @@ func TestLockContextCancel(t *testing.T) {
 	}
 	wantLockedBytes(t, f, page)
 }
+
+// What is cut off while a call locks it is not locked, also where that is less than
+// a page, and does not come back so.
+func TestLockContextShrunk(t *testing.T) {
+	f, page := pinFile(t, 3)
+	err := f.LockContext(t.Context(), 0, 3*page, &mmapio.LockOptions{Progress: func(_, _ int64) {
+		if err := f.Resize(3*page - 10); err != nil {
+			t.Error(err)
+		}
+	}})
+	wantRangeError(t, err, mmapio.RangeError{Op: "lockcontext", Path: f.Name(), Len: 3 * page, Size: 3*page - 10})
+	wantLockedBytes(t, f, 0)
+	if err := f.Resize(3 * page); err != nil {
+		t.Fatal(err)
+	}
+	wantLockedBytes(t, f, 0)
+}
