@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 	"github.com/mmapio/mmapio/internal/slowfs"
@@ -155,4 +157,20 @@ func TestSyncRangeGivesWay(t *testing.T) {
 	if wrote != 1 {
 		t.Error("so little need not be written out first")
 	}
+}
+
+// TestSyncRangeFailsAtFirst: a wide range is written out before it is synced, and
+// that is told what the disk has refused, once: the sync itself may hear nothing.
+func TestSyncRangeFailsAtFirst(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	disk.AddData("f", make([]byte, 2<<20))
+	f := mustOpen(t, disk.Path("f"), &mmapio.Options{Mode: mmapio.ReadWrite})
+	store(t, f, 0, "lost")
+	remove := disk.FailWrites("f", 0, 0, unix.EIO)
+	err := f.SyncRange(0, f.Size())
+	remove()
+	wantPathError(t, err, "syncrange", disk.Path("f"), unix.EIO)
+	wantFailed(t, f, disk.Path("f"))
+	mustClose(t, f)
 }
