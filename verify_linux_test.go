@@ -142,21 +142,23 @@ func TestProofResizeAfterTruncation(t *testing.T) {
 	}
 }
 
-// A Resize to less than the File maps makes a file longer that others have cut
-// to less than that: what it puts back is locked all the way, and not only so
-// far before the cut as the kernel takes pages out for the cut itself.
-func TestProofShrinkAfterTruncation(t *testing.T) {
-	const size, to = 24 << 20, 20 << 20
-	needLockOf(t, size)
+// What a Resize puts back that others have cut off is locked all the way, and not
+// only so far before a cut as the kernel takes pages out for that.
+func TestProofWideResizeAfterTruncation(t *testing.T) {
+	const size = 24 << 20
+	needLockOf(t, 28<<20)
 	prove.Need(t, prove.Pagemap)
 	for _, reserve := range []int64{0, 64 << 20} {
-		path := fileOf(t, size)
-		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: reserve})
-		check(t, f.LockAll())
-		truncated(t, path, 3*pageSize+9)
-		mustResize(t, f, to)
-		check(t, f.VerifyLocked(0, to))
-		prove.AssertHeld(t, memoryOf(t, f))
+		for _, to := range []int64{20 << 20, size, 28 << 20} {
+			path := fileOf(t, size)
+			f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: reserve})
+			check(t, f.LockAll())
+			truncated(t, path, 3*pageSize+9)
+			mustResize(t, f, to)
+			check(t, f.VerifyLocked(0, min(size, to)))
+			prove.AssertHeld(t, memoryOf(t, f)[:min(size, to)])
+			mustClose(t, f)
+		}
 	}
 }
 
