@@ -309,3 +309,22 @@ func TestOptionsLockOfRandomGrows(t *testing.T) {
 	check(t, err)
 	wantLocked(t, "after Refresh", f, 0, []mmapio.Range{{Off: pageSize + 9, Len: 2*pageSize - 9}})
 }
+
+// A growth that fails lets go of the page that it began in.
+func TestOptionsLockLetsGo(t *testing.T) {
+	needLockOf(t, 8*pageSize)
+	f := mustOpen(t, fileOf(t, 4*pageSize+100), &mmapio.Options{Mode: mmapio.ReadWrite, Lock: mmapio.LockNow})
+	check(t, f.UnlockAll())
+	restore := mmapio.SetFailpoint(func(step string) error {
+		if step == "lock tail" {
+			return errInjected
+		}
+		return nil
+	})
+	err := f.Resize(8 * pageSize)
+	restore()
+	if err == nil {
+		t.Error("it grows")
+	}
+	wantLockedBytes(t, f, 0)
+}
