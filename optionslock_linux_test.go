@@ -328,3 +328,16 @@ func TestOptionsLockLetsGo(t *testing.T) {
 	}
 	wantLockedBytes(t, f, 0)
 }
+
+// A File that locks nothing but what is added to it is known to those who cut the
+// file.
+func TestOptionsLockIsKnown(t *testing.T) {
+	needLockOf(t, 8*pageSize)
+	f := mustOpen(t, fileOf(t, 0), &mmapio.Options{Mode: mmapio.ReadWrite, Lock: mmapio.LockNow, Reserve: 8 * pageSize})
+	mustResize(t, f, 4*pageSize)
+	known := mmapio.Siblings()
+	mustClose(t, f)
+	if n := known - mmapio.Siblings(); n < 1 {
+		t.Error("Close has nothing to forget")
+	}
+}
