@@ -271,7 +271,7 @@ func TestAdviseForgets(t *testing.T) {
 		}
 		known := func() (pages []int64) {
 			for p := range int64(8) {
-				if load, _ := f.Known(p*pageSize, int(pageSize)); load {
+				if load, put := f.Known(p*pageSize, int(pageSize)); load || put {
 					pages = append(pages, p)
 				}
 			}

@@ -86,6 +86,21 @@ func TestAdviseRandomThatFails(t *testing.T) {
 	}
 }
 
+// Advice about pages that a shrink cuts off is not for those that are added later.
+func TestAdviseCutOff(t *testing.T) {
+	needMaps(t)
+	path, _ := patternFile(t, 10*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	for _, end := range []int64{8, 10} { // of the advice; the last page is that of the File
+		check(t, f.Advise(5*pageSize, (end-5)*pageSize, mmapio.AdviceRandom))
+		check(t, f.Resize(3*pageSize))
+		check(t, f.Resize(10*pageSize))
+		if mmapio.IsRandom(f) {
+			t.Errorf("advice up to page %d outlives its pages", end)
+		}
+	}
+}
+
 // No advice changes what is read, nor loses what was stored.
 func TestAdviseChangesNothing(t *testing.T) {
 	needMaps(t)

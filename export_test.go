@@ -74,5 +74,5 @@ func Siblings() int {
 	return len(siblings.of)
 }
 
-// Splits is how many mappings all Files are said to have cost.
+// Splits is how many mappings the locks and the advice of all Files cost.
 func Splits() int64 { return splits.Load() }

@@ -146,6 +146,21 @@ func TestForeignFault(t *testing.T) {
 // The pages that eioAct finds bad.
 const eioMiddle, eioTail, eioPages = 5, 20, 40
 
+// Guard does not know where an access began, which may have been from the end: it
+// looks back for the first page of those in a row that cannot be had.
+func TestGuardLooksBack(t *testing.T) {
+	prove.Need(t, prove.BusAddress, prove.Advice)
+	fs := slowfs.Start(t, slowfs.Options{})
+	fs.AddFile("f", 40*pageSize, slowfs.Offsets)
+	defer fs.FailReads("f", 5*pageSize, 3*pageSize, syscall.EIO)()
+	f := mustOpen(t, fs.Path("f"), &mmapio.Options{Prefault: -1})
+	r, err := f.Region(0, f.Size())
+	check(t, err)
+	defer r.Release()
+	err = mmapio.Guard(func() error { sum(r.Bytes()[7*pageSize : 8*pageSize]); return nil })
+	wantFault(t, err, "guard", 5*pageSize, 0, syscall.EIO)
+}
+
 func TestUnreadable(t *testing.T) {
 	prove.NeedE2E(t, prove.Linux, prove.Root, prove.FUSE)
 	fs := slowfs.Start(t, slowfs.Options{})

@@ -1,6 +1,8 @@
 package mmapio_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/mmapio/mmapio"
@@ -133,4 +135,25 @@ func TestProofLockOnFaultAfterPin(t *testing.T) {
 	check(t, f.VerifyLocked(0, f.Size()))
 	check(t, f.Lock(pageSize, 2*pageSize))
 	prove.AssertHeld(t, memoryOf(t, f)[pageSize:3*pageSize])
+}
+
+// What is only read through ReadAt is locked, too, in a File that was empty when it
+// was opened.
+func TestProofLockOnFaultReadAtGrown(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Scan, prove.Disk)
+	needLockOf(t, 4<<20)
+	const pages = 16
+	path := filepath.Join(prove.DiskDir(t), "file")
+	check(t, os.WriteFile(path, nil, 0o600))
+	f := mustOpen(t, path, &mmapio.Options{Lock: mmapio.LockOnFault})
+	check(t, appendTo(path, pattern(pages*pageSize, 1)))
+	dropCache(t, path)
+	_, err := f.Refresh()
+	check(t, err)
+	for p := range int64(pages) {
+		check(t, readByte(f, p*pageSize))
+	}
+	if n := heldPages(t, f); n < pages {
+		t.Errorf("of %d pages that were read %d are locked and there", pages, n)
+	}
 }

@@ -2,6 +2,7 @@ package mmapio_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -222,5 +223,19 @@ func TestLoopTellsSlowDevices(t *testing.T) {
 		if got := mmapio.SlowUntil(2*mib, c.took...); got != c.want {
 			t.Errorf("%s: until %d, want %d", c.name, got, c.want)
 		}
+	}
+}
+
+// A piece that lies beyond the end of a file that was cut is never handed out.
+func TestUpdateChunksOfCutFile(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.FileEnd)
+	path, _ := patternFile(t, 8*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	check(t, os.Truncate(path, 3*pageSize))
+	passed := int64(0)
+	err := f.UpdateChunks(0, f.Size(), pageSize, func(mmapio.Chunk) error { passed++; return nil })
+	wantFault(t, err, "updatechunks", 3*pageSize, 0, io.ErrUnexpectedEOF)
+	if passed != 3 {
+		t.Errorf("%d pieces were handed out, want 3", passed)
 	}
 }

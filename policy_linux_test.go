@@ -2,6 +2,8 @@ package mmapio_test
 
 import (
 	"errors"
+	"io"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -336,4 +338,37 @@ func TestPolicyFailsBeside(t *testing.T) {
 	}
 	wantFailed(t, f, disk.Path("f"))
 	wantPathError(t, f.Close(), "close", disk.Path("f"), unix.EIO)
+}
+
+// TestPolicyPartly: what was stored counts, also if the call has an error of its own,
+// which is the one that comes back.
+func TestPolicyPartly(t *testing.T) {
+	prove.Need(t, prove.BusAddress, prove.FileEnd)
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	f := synced(t, disk, mmapio.SyncPolicy{Bytes: 2 * pageSize})
+	mine := errors.New("mine")
+	err := f.UpdateChunks(0, 5*pageSize, pageSize, func(c mmapio.Chunk) error {
+		c.Data[0]++
+		if c.Off == pageSize {
+			return mine
+		}
+		return nil
+	})
+	if err != mine { //nolint:errorlint // the very same
+		t.Errorf("UpdateChunks: %v", err)
+	}
+	wantSyncs(t, disk, "two pieces, of which the last fails", 1, 0)
+	mustClose(t, f)
+
+	f = synced(t, disk, mmapio.SyncPolicy{Writes: 1})
+	check(t, os.Truncate(f.Name(), 5*pageSize))
+	disk.ResetLog()
+	n, err := f.WriteAt(make([]byte, 2*pageSize), 4*pageSize)
+	if n != int(pageSize) {
+		t.Errorf("WriteAt across the new end: %d bytes", n)
+	}
+	wantFault(t, err, "writeat", 5*pageSize, 0, io.ErrUnexpectedEOF)
+	wantSyncs(t, disk, "half a write", 1, 0)
+	mustClose(t, f)
 }

@@ -161,3 +161,15 @@ func TestHoleIsNotKnown(t *testing.T) {
 		}
 	}
 }
+
+// Who may only read is told, too, that there is no memory for a hole.
+func TestHoleOfReadOnly(t *testing.T) {
+	prove.Need(t, prove.BusAddress, prove.TmpfsMount)
+	dir := prove.SmallTmpfs(t, 1<<20)
+	path := filepath.Join(dir, "sparse")
+	mustClose(t, mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 16 * pageSize, Sparse: true}))
+	fillDisk(t, dir)
+	f := mustOpen(t, path, &mmapio.Options{Prefault: -1})
+	err := f.View(0, f.Size(), func(b []byte) error { return touchSlice(b[3*pageSize:]) })
+	wantFault(t, err, "view", 0, 0, unix.ENOSPC)
+}

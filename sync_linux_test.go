@@ -187,6 +187,9 @@ func TestSyncFails(t *testing.T) {
 	for name, meet := range map[string]func(t *testing.T, f *mmapio.File) (op string, err error){
 		"Sync":      func(_ *testing.T, f *mmapio.File) (string, error) { return "sync", f.Sync() },
 		"SyncRange": func(_ *testing.T, f *mmapio.File) (string, error) { return "syncrange", f.SyncRange(0, 1) },
+		"PageOut": func(_ *testing.T, f *mmapio.File) (string, error) {
+			return "advise", f.Advise(0, f.Size(), mmapio.AdvicePageOut)
+		},
 		"old generation": func(t *testing.T, f *mmapio.File) (string, error) {
 			r, err := f.Region(0, 100)
 			noError(t, "Region", err)
