@@ -91,6 +91,18 @@ func (e *extent) firstUnloadable(lo, hi int64) int64 {
 	return hi
 }
 
+// earlier returns the first bad byte from from on, where a page of off is bad. The
+// pages before that were not asked for if they had been seen in memory a moment
+// ago, and they may be gone as well.
+func (e *extent) earlier(from, off int64) int64 {
+	ps, delta := int64(sys.PageSize()), int64(e.delta)
+	bad := page.Down(off+delta, ps)
+	if first := e.firstUnloadable(max(page.Down(from+delta, ps), bad-probes*ps), bad); first < bad {
+		return max(from, first-delta)
+	}
+	return off
+}
+
 // loads tries a page, given by its distance from base: by a system call, since a
 // disk may take long to fail, and itself where that does not tell.
 func (e *extent) loads(at int64) bool {

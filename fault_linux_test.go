@@ -92,6 +92,29 @@ func firstBadPage(t *testing.T, offset, left, prefault int64) {
 	})
 }
 
+// TestFirstBadPageSeen is the same where the first of the bad pages were seen in
+// memory right before the cut, so that only those behind them are asked for.
+func TestFirstBadPageSeen(t *testing.T) {
+	prove.Need(t, prove.BusAddress, prove.FileEnd)
+	for _, offset := range []int64{0, pageSize - 1} {
+		path, _ := patternFile(t, filePages*pageSize)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Offset: offset})
+		if err := f.View(0, pageSize, func([]byte) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		touch := func(b []byte) error { sum(b); return nil }
+		wantFault(t, f.View(0, f.Size(), touch), "view", offset, offset, io.ErrUnexpectedEOF)
+		wantFault(t, f.Update(0, f.Size(), touch), "update", offset, offset, io.ErrUnexpectedEOF)
+		_, err := f.Region(0, f.Size())
+		wantFault(t, err, "region", offset, offset, io.ErrUnexpectedEOF)
+		// What lies before the call's range is not its affair.
+		wantFault(t, f.View(pageSize, 4*pageSize, touch), "view", (offset+pageSize)/pageSize*pageSize, offset, io.ErrUnexpectedEOF)
+	}
+}
+
 // TestForeignFault has a fault on a mapping that is not mmapio's pass through
 // every guarded call as the panic that it is.
 func TestForeignFault(t *testing.T) {

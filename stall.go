@@ -340,10 +340,11 @@ func (e *extent) stillIn(lo, last int) bool {
 // readyAll is ready for a call that has the memory held and names the first bad
 // page. It takes steps, so that no call keeps the kernel for long.
 func (f *File) readyAll(op string, g *generation, off, n int64, why purpose) error {
+	from := off
 	for end := off + n; off < end; {
 		step := g.mem.step(off, end, bringStep)
 		if err := f.ready(g, off, step, why); err != nil {
-			return f.firstBad(op, g, off, step, why)
+			return f.firstBad(op, g, from, off, step, why)
 		}
 		off += int64(step)
 	}
@@ -357,12 +358,12 @@ func (e *extent) step(off, end, most int64) int {
 }
 
 // firstBad finds the page that cannot be had, by asking for one after the
-// other.
-func (f *File) firstBad(op string, g *generation, off int64, n int, why purpose) error {
+// other, in a call that began at from.
+func (f *File) firstBad(op string, g *generation, from, off int64, n int, why purpose) error {
 	for end := off + int64(n); off < end; {
 		step := g.mem.pageStep(off, end)
 		if err := f.ready(g, off, step, why); err != nil {
-			return g.mem.faultOf(op, off, err, false)
+			return g.mem.faultOf(op, g.mem.earlier(from, off), err, false)
 		}
 		off += int64(step)
 	}
