@@ -78,6 +78,15 @@ func TestSummarize(t *testing.T) {
 
 func TestCheckRed(t *testing.T) {
 	dies := []string{ev("run", "s", "TestD", ""), ev("fail", "s", "", "")}
+	// A proof that was not tried, as package prove says it, as a whole or in part.
+	lacks := []string{
+		ev("run", "p", "TestE", ""), ev("output", "p", "TestE", "    e_test.go:3: MMAPIO_E2E=1, but FUSE is missing: no /dev/fuse"),
+		ev("fail", "p", "TestE", ""), ev("fail", "p", "", ""),
+	}
+	lacksInPart := join(failB[:3], []string{
+		ev("run", "p", "TestB/x", ""), ev("output", "p", "TestB/x", "    b_test.go:5: MMAPIO_E2E=1, but: no loop device"),
+		ev("fail", "p", "TestB/x", ""), ev("fail", "p", "", ""),
+	})
 	for _, tc := range []struct {
 		lines []string
 		names string
@@ -90,6 +99,9 @@ func TestCheckRed(t *testing.T) {
 		{skipC, "TestC", false},
 		{join(failB, dies), "TestB TestD", false},
 		{failB, "TestB TestGone", false},
+		{lacks, "TestE", false},
+		{join(failB, lacks), "TestB", true},
+		{lacksInPart, "TestB", false},
 	} {
 		r, _ := readAll(t, tc.lines...)
 		var out strings.Builder
