@@ -26,31 +26,36 @@ type figure struct {
 	holds        func(ours, theirs float64) bool // of the medians; nil: no bound
 }
 
-func main() {
+func main() { os.Exit(run()) }
+
+// run returns the exit status. What it defers removes files of several GiB, also
+// where there is no room to make them, which is a panic.
+func run() int {
 	testing.Init()
-	run := flag.String("run", "", "only figures whose name contains this")
+	only := flag.String("run", "", "only figures whose name contains this")
 	rounds := flag.Int("rounds", 9, "how often each side is measured")
 	each := flag.Duration("time", 100*time.Millisecond, "how long each measurement takes")
 	flag.Parse()
 	if err := flag.Set("test.benchtime", each.String()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+		return 2
 	}
 
 	if os.Getenv(onlyWriteAt) != "" {
 		measureWriteAt()
-		return
+		return 0
 	}
 
 	dir, err := os.MkdirTemp("", "mmapio-bench")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	missed := 0
 	fmt.Printf("%-34s %12s %12s %8s  %s\n", "", "mmapio ns", "other ns", "ratio", "bound")
 	for _, f := range figures(dir) {
-		if !strings.Contains(f.name, *run) {
+		if !strings.Contains(f.name, *only) {
 			continue
 		}
 		var ours, theirs []float64
@@ -66,10 +71,10 @@ func main() {
 		}
 		fmt.Printf("%-34s %12.1f %12.1f %8.2f  %s\n", f.name, a, b, a/b, verdict)
 	}
-	os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	if missed > 0 {
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func perOp(f func(b *testing.B)) float64 {
