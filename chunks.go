@@ -22,7 +22,8 @@ type Chunk struct {
 // Each piece is brought into memory before it is yielded, by a system call that
 // no other goroutine waits for, and the kernel is asked to read on meanwhile. A
 // piece with a page that cannot be had is not yielded, but a [FaultError] that
-// ends the loop.
+// ends the loop. (Pages that were in memory within the last second are not asked
+// for again: of those that were cut off since, the body meets the fault.)
 //
 // The loop holds the memory as View does. A fault in its body is a panic and
 // not a crash: under [Guard] it is a [FaultError]. (With iter.Pull the body

@@ -15,7 +15,8 @@ import (
 //
 // A range of up to Options.Prefault bytes is brought into memory before fn is
 // called, by a system call that no other goroutine waits for. A page that cannot
-// be had is then a [FaultError], and fn is not called.
+// be had is then a [FaultError], and fn is not called, unless the page was in
+// memory within the last second: then fn meets the fault.
 //
 // A fault on this File's memory inside fn ends fn and is returned as a
 // [FaultError]; see [Guard] for what no guard can catch. Other panics go on.
