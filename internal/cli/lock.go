@@ -42,7 +42,8 @@ and holds them until SIGINT or SIGTERM comes or the time is over. A second signa
 ends it at once, also while it waits for a disk.
 
 After -- comes a command to run while the files are locked: its exit status is
-passed on, and so are to it SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+passed on (128 and the number of a signal that ended it; 126 or 127 if it could
+not be run), and so are to it SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
 SIGALRM and SIGWINCH (but not what it gets from the terminal, such as Ctrl-C). The
 table goes to standard error, so that standard output is the command's alone.
 
