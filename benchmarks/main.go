@@ -28,7 +28,7 @@ type figure struct {
 
 func main() { os.Exit(run()) }
 
-// run returns the exit status. What it defers removes files of several GiB, also
+// run returns the exit status: 1 for a missed bound, unless MMAPIO_BOUNDS=0. What it defers removes files of several GiB, also
 // where there is no room to make them, which is a panic.
 func run() int {
 	testing.Init()
@@ -67,7 +67,9 @@ func run() int {
 		verdict := f.bound
 		if f.holds != nil && !f.holds(a, b) {
 			verdict += "  MISSED"
-			missed++
+			if os.Getenv("MMAPIO_BOUNDS") != "0" {
+				missed++
+			}
 		}
 		fmt.Printf("%-34s %12.1f %12.1f %8.2f  %s\n", f.name, a, b, a/b, verdict)
 	}

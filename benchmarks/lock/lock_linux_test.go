@@ -73,7 +73,7 @@ func compare(t *testing.T, bound float64, before func(), sides ...side) {
 	ours := took[0][len(took[0])/2]
 	ratio := float64(ours) / float64(fastest)
 	fmt.Printf("%-28s ratio %.3f, at most %.3f\n", t.Name()[len("TestFigures/"):], ratio, bound)
-	if ratio > bound {
+	if ratio > bound && os.Getenv("MMAPIO_BOUNDS") != "0" {
 		t.Errorf("takes %.3f times as long, at most %.3f is allowed", ratio, bound)
 	}
 }

@@ -7,7 +7,7 @@
 //	go run ./stall -plots ../docs      the two plots of docs/scheduler.md, too
 //
 // All sides take turns in one run; what is printed are medians. It exits 1 if a
-// figure misses its bound.
+// figure misses its bound, unless MMAPIO_BOUNDS=0.
 package main
 
 import (
@@ -65,8 +65,10 @@ var missed int
 func figure(name string, ours, theirs float64, unit, bound string, holds bool) {
 	verdict := ""
 	if !holds {
-		missed++
 		verdict = "  MISSED"
+		if os.Getenv("MMAPIO_BOUNDS") != "0" {
+			missed++
+		}
 	}
 	fmt.Printf("%-46s %10.1f %10.1f %-8s %6.2f  %s%s\n", name, ours, theirs, unit, ours/theirs, bound, verdict)
 }
