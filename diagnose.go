@@ -166,13 +166,7 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 	case known && f.src.off+off >= length:
 		e.Cause = CauseBeyondEOF
 		e.fact = fmt.Sprintf("the file is now %d bytes long, and mapped up to %d", length, f.src.off+int64(len(g.data)))
-		e.remedy = "open it again"
-		if f.opts.Length == 0 && f.src.file != nil {
-			e.remedy = "call Refresh"
-		}
-		if length > f.src.off {
-			e.remedy += ", or lock what is left"
-		}
+		e.remedy = f.cutRemedy(length)
 	case errors.Is(why, errEOF):
 		e.Cause = CauseBeyondEOF
 		e.fact = fmt.Sprintf("the file ended before offset %d a moment ago", off)
@@ -194,15 +188,28 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 	}
 }
 
+// cutRemedy is what to do about a file that others cut to a length.
+func (f *File) cutRemedy(length int64) string {
+	remedy := "open it again"
+	if f.opts.Length == 0 && f.src.file != nil {
+		remedy = "call Refresh"
+	}
+	if length > f.src.off {
+		remedy += ", or lock what is left"
+	}
+	return remedy
+}
+
 // notHeld is the error for the page that starts at off, which may be before the
 // first mapped byte.
 func (f *File) notHeld(op string, g *generation, off int64, why error) error {
 	first, end := max(off, 0), min(off+int64(sys.PageSize()), int64(len(g.data)))
-	e := &LockError{Op: op, Path: f.src.name, Off: first, Len: end - first, Err: why, fact: why.Error()}
+	e := &LockError{Op: op, Path: f.src.name, Off: first, Len: end - first, Err: why, fact: why.Error(), remedy: "call Lock"}
 	e.Limits, _ = ReadLockLimits() //nolint:errcheck // zeroes where there are none
 	if length, known := f.src.size(); known && f.src.off+first >= length {
 		e.Cause = CauseBeyondEOF
 		e.fact += fmt.Sprintf(": the file is now %d bytes long", length)
+		e.remedy = f.cutRemedy(length)
 	}
 	return e
 }

@@ -264,7 +264,7 @@ func verifyTruncated(t *testing.T, mode mmapio.Mode, write int64) {
 	if page == 2 && (e.Cause != mmapio.CauseBeyondEOF || !strings.Contains(e.Error(), fmt.Sprintf("is now %d bytes long", pageSize+200))) {
 		t.Errorf("%v: %v", e.Cause, e)
 	}
-	if page < 2 && (e.Cause != mmapio.CauseUnknown || !strings.HasSuffix(e.Error(), "the page is locked but not in RAM")) {
+	if page < 2 && (e.Cause != mmapio.CauseUnknown || !strings.HasSuffix(e.Error(), "the page is locked but not in RAM; call Lock")) {
 		t.Errorf("%v: %v", e.Cause, e)
 	}
 }
