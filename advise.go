@@ -35,8 +35,9 @@ const (
 	AdviceCold
 	// AdvicePageOut moves the pages out of RAM now, and waits for it: to the
 	// file, or for private copies and Anonymous memory to swap. It fails if
-	// stores cannot be written to the file, as Sync does. Pages that another
-	// process has mapped stay.
+	// stores cannot be written to the file, as Sync does. Pages stay that another
+	// process has mapped, or that lie in RAM in one piece with pages outside of the
+	// range.
 	//
 	// Linux 5.4: msync(2), MADV_PAGEOUT, which for files does something only for
 	// their owner and who may write them, and POSIX_FADV_DONTNEED. Darwin and

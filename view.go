@@ -119,8 +119,8 @@ func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
 }
 
 // Guard calls fn and turns a fault inside it on memory of any File (through a
-// Region, a Value, a loop over Chunks) into a [FaultError]. Other panics, and
-// errors of fn, come back as they are.
+// Region, a Value, a loop over Chunks) into a [FaultError]. Other panics go on, and
+// an error of fn is returned as it is.
 //
 // A guard works for the goroutine that called it. Beyond it are goroutines that
 // fn starts, C code, and the runtime's own accesses, such as sending a value
