@@ -102,6 +102,39 @@ func TestPrefetchStorm(t *testing.T) {
 	}
 }
 
+// What is refused because others have the process prefetch enough leaves nothing
+// behind: later there is room again.
+func TestPrefetchRefused(t *testing.T) {
+	prove.Need(t, prove.Advice)
+	prove.Need(t, prove.Root, prove.FUSE)
+	const size = 256 << 20
+	fs := slowfs.Start(t, slowfs.Options{MaxBackground: 4})
+	fs.AddFile("busy", size, slowfs.Zeros)
+	fs.AddFile("later", size, slowfs.Zeros)
+	release := fs.Hold(slowfs.OpRead, "busy")
+	defer release()
+	var busy []*mmapio.File
+	for range 80 { // more than run at a time
+		f := mustOpen(t, fs.Path("busy"), nil)
+		check(t, f.Prefetch(0, size))
+		busy = append(busy, f)
+	}
+	later := mustOpen(t, fs.Path("later"), nil)
+	for range 200 {
+		check(t, later.Prefetch(0, size))
+	}
+	for _, f := range busy {
+		mustClose(t, f)
+	}
+	release()
+	waitFor(t, "room", func() bool {
+		check(t, later.Prefetch(0, pageSize))
+		r, err := later.Residency(0, pageSize)
+		check(t, err)
+		return r.Resident == 1
+	})
+}
+
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
