@@ -91,14 +91,20 @@ func (e *extent) firstUnloadable(lo, hi int64) int64 {
 	return hi
 }
 
-// earlier returns the first bad byte from from on, where a page of off is bad. The
-// pages before that were not asked for if they had been seen in memory a moment
-// ago, and they may be gone as well.
+// earlier returns the first bad byte from from on, where a page of off is bad. What
+// had been seen in memory a moment ago was not asked for, and may be gone as well.
 func (e *extent) earlier(from, off int64) int64 {
 	ps, delta := int64(sys.PageSize()), int64(e.delta)
 	bad := page.Down(off+delta, ps)
-	if first := e.firstUnloadable(max(page.Down(from+delta, ps), bad-probes*ps), bad); first < bad {
-		return max(from, first-delta)
+	for p := max(page.Down(from+delta, ps), bad-probes*ps); p < bad; p += ps {
+		at := int(p >> pageShift)
+		seen := e.resident.Has(at, at)
+		if !seen {
+			_, seen = e.resident.Were(at)
+		}
+		if seen && !e.loads(p) {
+			return max(from, p-delta)
+		}
 	}
 	return off
 }
