@@ -32,6 +32,7 @@ type source struct {
 	extra  atomic.Int64 // mappings that the File's locks and advice cost, see splits
 	cuts   atomic.Int64 // of these, what advice costs
 	reads  atomic.Int32 // a sys.Reads
+	waits  atomic.Bool  // it can only be read by waiting, see readWaiting
 	ahead  atomic.Int64 // as readAhead found out
 	locked atomic.Bool  // something was ever locked
 	random atomic.Bool  // some part was advised to be read at random, see window.ask

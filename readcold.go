@@ -48,7 +48,7 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	if reads == sys.ReadsEither && f.src.cached(at, len(p)) {
 		return false // it would show nothing: somebody else may have read them
 	}
-	if n, err := f.src.file.ReadAt(p, at); n < len(p) || err != nil {
+	if n, err := f.src.readWaiting(p, at, reads); n < len(p) || err != nil {
 		return false
 	}
 	if reads == sys.ReadsEither {

@@ -23,3 +23,9 @@ const (
 // pread(2) on the file systems of Linux that keep files in the page cache; FUSE
 // may be asked to keep nothing there. ReadsMemory is tmpfs, and so memfd_create(2).
 func ReadsOf(f *os.File) Reads { return readsOf(f) }
+
+// ReadAtOnce reads as much of p as is in memory, and has the system begin to read
+// the rest without waiting for it. ErrUnsupported where that cannot be asked for.
+//
+// preadv2(2) with RWF_NOWAIT, Linux 4.14; before 5.9 it begins nothing.
+func ReadAtOnce(f *os.File, p []byte, off int64) (int, error) { return readAtOnce(f, p, off) }

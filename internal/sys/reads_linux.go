@@ -38,3 +38,14 @@ func readsOf(f *os.File) Reads {
 	}
 	return reads
 }
+
+func readAtOnce(f *os.File, p []byte, off int64) (n int, err error) {
+	err = control(f, func(fd int) (err error) {
+		n, err = unix.Preadv2(fd, [][]byte{p}, off, unix.RWF_NOWAIT)
+		return err
+	})
+	if err == unix.EAGAIN { //nolint:errorlint // bare errno
+		return 0, nil
+	}
+	return max(n, 0), err
+}

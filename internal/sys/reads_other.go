@@ -6,3 +6,5 @@ import "os"
 
 // Not relied on: OpenBSD keeps two caches.
 func readsOf(*os.File) Reads { return ReadsElsewhere }
+
+func readAtOnce(*os.File, []byte, int64) (int, error) { return 0, ErrUnsupported }

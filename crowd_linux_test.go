@@ -1,0 +1,103 @@
+package mmapio_test
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+	"github.com/mmapio/mmapio/internal/slowfs"
+)
+
+// countCrowds counts the reads that find the processors taken by others.
+func countCrowds(t testing.TB) *atomic.Int32 {
+	var n atomic.Int32
+	t.Cleanup(mmapio.SetFailpoint(func(step string) error {
+		if step == "crowd" {
+			n.Add(1)
+		}
+		return nil
+	}))
+	return &n
+}
+
+// Where more reads wait than there are processors, a read has the kernel begin, and
+// lets the others run: what it returns is the same, and it is read once.
+func TestReadAtCrowd(t *testing.T) {
+	prove.Need(t, prove.Disk)
+	path := filepath.Join(prove.DiskDir(t), "f")
+	size := 64*pageSize + 100
+	content := pattern(size, 3)
+	check(t, os.WriteFile(path, content, 0o600))
+	crowds := countCrowds(t)
+	for _, cached := range []bool{false, true} {
+		f := mustOpen(t, path, nil)
+		dropCache(t, path)
+		if cached {
+			_, err := os.ReadFile(path)
+			check(t, err)
+		}
+		read := func(off, n int64) {
+			t.Helper()
+			b := make([]byte, n)
+			_, err := f.ReadAt(b, off)
+			check(t, err)
+			same(t, "ReadAt", b, content[off:off+n])
+		}
+		read(0, 10)
+		if n := crowds.Swap(0); n != 0 {
+			t.Fatalf("%d reads found a crowd where there is none", n)
+		}
+		leave := mmapio.Crowd(int64(runtime.GOMAXPROCS(0)))
+		read(3*pageSize, pageSize)         // a page
+		read(9*pageSize+5, 3*pageSize)     // some
+		read(61*pageSize-1, 3*pageSize+90) // to the end, almost
+		leave()
+		if n := crowds.Swap(0); n != 3 {
+			t.Errorf("of 3 reads in a crowd %d knew", n)
+		}
+		mustClose(t, f)
+	}
+	if n := mmapio.Waiting(); n != 0 {
+		t.Errorf("%d reads wait for ever", n)
+	}
+}
+
+// A file system that can only be waited for is asked once whether it can do else, or
+// by the few who come before its answer.
+func TestReadAtCrowdFUSE(t *testing.T) {
+	prove.Need(t, prove.Root, prove.FUSE)
+	const pages = 40
+	disk := slowfs.Start(t, slowfs.Options{})
+	disk.AddFile("f", 4*pages*pageSize, slowfs.Offsets)
+	f := mustOpen(t, disk.Path("f"), nil)
+	advise(t, f, 0, f.Size(), mmapio.AdviceRandom)
+	for range 2 { // by now it is known that a read is as good as the mapping
+		_, err := f.ReadAt(make([]byte, pageSize), 2*pageSize)
+		check(t, err)
+	}
+	crowds := countCrowds(t)
+	goOn := disk.Hold(slowfs.OpRead, "f")
+	var wg sync.WaitGroup
+	for i := range int64(pages) {
+		wg.Go(func() {
+			b, want := make([]byte, pageSize), make([]byte, pageSize)
+			off := 4 * i * pageSize
+			_, err := f.ReadAt(b, off)
+			noError(t, "ReadAt", err)
+			slowfs.Offsets.Bytes(want, off)
+			same(t, "ReadAt", b, want)
+		})
+	}
+	disk.WaitHeld(1)
+	goOn()
+	wg.Wait()
+	if n := crowds.Load(); n < 1 || n > pages/2 {
+		t.Errorf("%d reads asked", n)
+	}
+	mustClose(t, f)
+}
