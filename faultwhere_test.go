@@ -16,6 +16,9 @@ import (
 // was touched.
 func TestFaultInLoopThatCloses(t *testing.T) {
 	needFaults(t)
+	if runtime.GOOS == "windows" {
+		t.Skip("windows: the memory is unmapped when the loop leaves it, and a fault there is nobody's")
+	}
 	path, _ := patternFile(t, 4*pageSize)
 	f := mustOpen(t, path, nil)
 	err := mmapio.Guard(func() error {

@@ -225,6 +225,14 @@ func (f *File) exclude(op string, g *generation) (readmit func(), err error) {
 	return readmit, nil
 }
 
+// firstBeyond returns where the pages begin that have none of the first size bytes.
+func firstBeyond(g *generation, size int64) int64 {
+	if size == 0 {
+		return 0
+	}
+	return int64(pageUp(g.mem.delta + int(size)))
+}
+
 // shrink maps less. cut makes the file shorter.
 func (f *File) shrink(op string, g *generation, size int64, cut func() error) error {
 	readmit, err := f.exclude(op, g)
@@ -236,6 +244,9 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		if f.cur.Load() == g {
 			readmit()
 		}
+		if err == nil {
+			f.cutAdvised(firstBeyond(f.cur.Load(), size))
+		}
 		return err
 	}
 	defer readmit()
@@ -245,10 +256,7 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 		return f.fail(op, err)
 	}
 	m := g.mem
-	from, to := 0, int(m.mapped.Load())
-	if size > 0 {
-		from = pageUp(m.delta + int(size))
-	}
+	from, to := int(firstBeyond(g, size)), int(m.mapped.Load())
 	l := &f.locks
 	l.mu.Lock()
 	f.cur.Store(m.generation(int(size)))
