@@ -21,17 +21,49 @@ var waiting atomic.Int64
 func (s *source) readWaiting(p []byte, at int64, reads sys.Reads) (int, error) {
 	n := waiting.Add(1)
 	defer waiting.Add(-1)
-	if reads == sys.ReadsPages && n > 1 && !s.waits.Load() && n > int64(runtime.GOMAXPROCS(0)) {
-		failpoint("crowd") //nolint:errcheck // tests count
-		n, err := sys.ReadAtOnce(s.file, p, at)
-		switch {
-		case err == nil && n == len(p):
+	if reads == sys.ReadsPages && s.crowd(n) {
+		n, ok := s.begin(p, at)
+		if ok && n == len(p) {
 			return n, nil
-		case errors.Is(err, errors.ErrUnsupported):
-			s.waits.Store(true)
-		default:
-			runtime.Gosched()
 		}
 	}
 	return s.file.ReadAt(p, at)
+}
+
+// populateWaiting brings pages in that are not known to be in memory, given by their
+// numbers in the extent. Of few pages each is asked for as by readWaiting: more are
+// worth the wait.
+func (s *source) populateWaiting(e *extent, lo, last int, store bool) error {
+	n := waiting.Add(1)
+	defer waiting.Add(-1)
+	ps := sys.PageSize()
+	if last-lo < 2 && s.file != nil && s.readsOf() == sys.ReadsPages && s.crowd(n) {
+		var b [1]byte
+		for p := lo; p <= last; p++ {
+			if _, ok := s.begin(b[:], s.off-int64(e.delta)+int64(p*ps)); !ok {
+				break
+			}
+		}
+	}
+	return e.space.Populate(e.base+lo*ps, (last-lo+1)*ps, store)
+}
+
+// crowd reports whether the processors are taken by n reads.
+func (s *source) crowd(n int64) bool {
+	return n > 1 && !s.waits.Load() && n > int64(runtime.GOMAXPROCS(0))
+}
+
+// begin has the kernel begin to read what of p is not in memory, and the others run.
+// ok is false if that is not to be had.
+func (s *source) begin(p []byte, at int64) (n int, ok bool) {
+	failpoint("crowd") //nolint:errcheck // tests count
+	n, err := sys.ReadAtOnce(s.file, p, at)
+	if errors.Is(err, errors.ErrUnsupported) {
+		s.waits.Store(true)
+		return 0, false
+	}
+	if n < len(p) {
+		runtime.Gosched()
+	}
+	return n, true
 }

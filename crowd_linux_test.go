@@ -56,9 +56,19 @@ func TestReadAtCrowd(t *testing.T) {
 		read(3*pageSize, pageSize)         // a page
 		read(9*pageSize+5, 3*pageSize)     // some
 		read(61*pageSize-1, 3*pageSize+90) // to the end, almost
-		leave()
 		if n := crowds.Swap(0); n != 3 {
 			t.Errorf("of 3 reads in a crowd %d knew", n)
+		}
+		view := func(off, n int64) {
+			t.Helper()
+			check(t, f.View(off, n, func(b []byte) error { same(t, "View", b, content[off:off+n]); return nil }))
+		}
+		view(20*pageSize, pageSize)
+		view(30*pageSize+10, pageSize) // two pages
+		view(40*pageSize, 8*pageSize)  // worth the wait
+		leave()
+		if n := crowds.Swap(0); n != 3 {
+			t.Errorf("a View of a page and one of two asked for %d pages", n)
 		}
 		mustClose(t, f)
 	}
