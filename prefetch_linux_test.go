@@ -105,7 +105,7 @@ func TestPrefetchStorm(t *testing.T) {
 // What is refused because others have the process prefetch enough leaves nothing
 // behind: later there is room again.
 func TestPrefetchRefused(t *testing.T) {
-	prove.Need(t, prove.Advice)
+	prove.Need(t, prove.Advice, prove.Pagemap)
 	prove.Need(t, prove.Root, prove.FUSE)
 	const size = 256 << 20
 	fs := slowfs.Start(t, slowfs.Options{MaxBackground: 4})
