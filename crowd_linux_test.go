@@ -80,7 +80,7 @@ func TestReadAtCrowd(t *testing.T) {
 // A file system that can only be waited for is asked once whether it can do else, or
 // by the few who come before its answer.
 func TestReadAtCrowdFUSE(t *testing.T) {
-	prove.Need(t, prove.Root, prove.FUSE)
+	prove.Need(t, prove.Root, prove.FUSE, prove.Cachestat) // by which it is told what FUSE does
 	const pages = 40
 	disk := slowfs.Start(t, slowfs.Options{})
 	disk.AddFile("f", 4*pages*pageSize, slowfs.Offsets)
