@@ -28,7 +28,7 @@ func countCrowds(t testing.TB) *atomic.Int32 {
 // Where more reads wait than there are processors, a read has the kernel begin, and
 // lets the others run: what it returns is the same, and it is read once.
 func TestReadAtCrowd(t *testing.T) {
-	prove.Need(t, prove.Disk)
+	prove.Need(t, prove.Disk, prove.Linux) // qemu has no preadv2 with flags
 	path := filepath.Join(prove.DiskDir(t), "f")
 	size := 64*pageSize + 100
 	content := pattern(size, 3)
@@ -80,7 +80,7 @@ func TestReadAtCrowd(t *testing.T) {
 // A file system that can only be waited for is asked once whether it can do else, or
 // by the few who come before its answer.
 func TestReadAtCrowdFUSE(t *testing.T) {
-	prove.Need(t, prove.Root, prove.FUSE, prove.Cachestat) // by which it is told what FUSE does
+	prove.Need(t, prove.Root, prove.FUSE, prove.Linux, prove.Cachestat) // by which it is told what FUSE does
 	const pages = 40
 	disk := slowfs.Start(t, slowfs.Options{})
 	disk.AddFile("f", 4*pages*pageSize, slowfs.Offsets)
