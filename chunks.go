@@ -62,24 +62,32 @@ func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yie
 		yield(Chunk{}, err)
 		return
 	}
-	defer func() {
-		pass.Leave()
-		runtime.KeepAlive(g)
-	}()
 	// The flag is for the body, which runs in this goroutine.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	old, done := debug.SetPanicOnFault(true), false
+	defer func() {
+		defer runtime.KeepAlive(g)
+		defer pass.Leave()
+		debug.SetPanicOnFault(old)
+		if done {
+			return
+		}
+		if r := recover(); r != nil { // nil: runtime.Goexit
+			panic(g.mem.explained(r))
+		}
+	}()
 	ahead := newLookahead(f, g, op, off, n, toLoad)
 	for at, end := off, off+n; at < end; {
 		next := at + step(at, end)
 		if err := ahead.reach(at, next); err != nil {
 			yield(Chunk{}, err)
-			return
+			break
 		}
 		if !yield(Chunk{at, g.data[at:next:next]}, nil) {
-			return
+			break
 		}
 		at = next
 	}
+	done = true
 }
 
 // UpdateChunks calls fn with the pieces that Chunks would yield, to be changed.

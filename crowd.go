@@ -22,8 +22,7 @@ func (s *source) readWaiting(p []byte, at int64, reads sys.Reads) (int, error) {
 	n := waiting.Add(1)
 	defer waiting.Add(-1)
 	if reads == sys.ReadsPages && s.crowd(n) {
-		n, ok := s.begin(p, at)
-		if ok && n == len(p) {
+		if n, _ := s.begin(p, at); n == len(p) {
 			return n, nil
 		}
 	}
@@ -33,10 +32,10 @@ func (s *source) readWaiting(p []byte, at int64, reads sys.Reads) (int, error) {
 // populateWaiting brings pages in that are not known to be in memory, given by their
 // numbers in the extent. Of few pages each is asked for as by readWaiting: more are
 // worth the wait.
-func (s *source) populateWaiting(e *extent, lo, last int, store bool) error {
+func (e *extent) populateWaiting(lo, last int, store bool) error {
 	n := waiting.Add(1)
 	defer waiting.Add(-1)
-	ps := sys.PageSize()
+	s, ps := e.src, sys.PageSize()
 	if last-lo < 2 && s.file != nil && s.readsOf() == sys.ReadsPages && s.crowd(n) {
 		var b [1]byte
 		for p := lo; p <= last; p++ {

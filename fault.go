@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/page"
@@ -26,6 +27,30 @@ func (e *extent) caught(r any, op string, off int64) error {
 	panic(r)
 }
 
+// An explained fault is the panic of one in the body of a loop, with the error that
+// Guard makes of it. When Guard catches it the loop has let go of the memory, which
+// may be gone by then, if the body has closed the File.
+type explained struct {
+	memoryFault
+	err *FaultError
+}
+
+// A memoryFault is what the runtime panics with.
+type memoryFault interface {
+	runtime.Error
+	Addr() uintptr
+}
+
+// explained returns what a loop panics on with.
+func (e *extent) explained(r any) any {
+	if m, ok := r.(memoryFault); ok && e.contains(m.Addr()) {
+		if _, ok := r.(explained); !ok {
+			return explained{m, e.faultNear("guard", m.Addr(), -1)}
+		}
+	}
+	return r
+}
+
 // probes bounds how many pages are tried to find the first bad one.
 const probes = 1 << 16
 
@@ -40,8 +65,7 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 	gone := e.gone
 	e.mu.Unlock()
 	if gone {
-		// A loop over Chunks of a File that was closed lets go before Guard
-		// catches what ended it: now all pages look bad.
+		// It was let go before it was touched: all pages look bad.
 		return e.faultAt(op, bad-int64(e.delta), false)
 	}
 	if size, known := e.src.size(); known {

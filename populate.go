@@ -135,7 +135,8 @@ func (e *extent) mapIn(at, n int, store bool) error {
 	return nil
 }
 
-// populate brings the runs of a window in, and measures it. With an error it returns the run that it is about.
+// populate brings the runs of a window in, and measures it. With an error it returns
+// the run that it is about.
 func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error) {
 	r := w.run
 	if w.plan.Ahead || r.f.src.random.Load() && !r.f.cached(g, runs) {

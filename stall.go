@@ -187,7 +187,7 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 	}
 	if errors.Is(err, sys.ErrUnsupported) {
 		e.readExactly(lo, last)
-		err = e.src.populateWaiting(e, lo, last, store)
+		err = e.populateWaiting(lo, last, store)
 	}
 	if errors.Is(err, sys.ErrUnsupported) {
 		start := int64(lo*ps - e.delta)

@@ -139,8 +139,11 @@ func Guard(fn func() error) (err error) {
 		if r == nil {
 			return
 		}
-		addr, ok := fault.Addr(r)
-		if ok {
+		if x, ok := r.(explained); ok {
+			err = x.err
+			return
+		}
+		if addr, ok := fault.Addr(r); ok {
 			if a := fault.Find(addr); a != nil {
 				err = a.Owner.(*extent).faultNear("guard", addr, -1)
 				return
