@@ -145,8 +145,8 @@ func TestForgetsByItself(t *testing.T) {
 	}
 }
 
-// TestLockedStaysKnown: what is locked in memory is never asked about again,
-// until it is unlocked.
+// TestLockedStaysKnown: what is locked in memory is never asked about again, until
+// it is unlocked. Then it is forgotten like anything else.
 func TestLockedStaysKnown(t *testing.T) {
 	prove.Need(t, prove.Advice)
 	needLocks(t)
@@ -184,14 +184,18 @@ func TestLockedStaysKnown(t *testing.T) {
 		if err := f.Unlock(2*pageSize, pageSize); err != nil {
 			t.Fatal(err)
 		}
-		is("one unlocked", ".#.#..")
-		all()
+		is("one unlocked", ".###..")
 		f.Expire()
 		is("one unlocked, and forgotten", ".#.#..")
+		all()
+		f.Expire()
+		is("one unlocked, read, and forgotten", ".#.#..")
 		if err := f.UnlockAll(); err != nil {
 			t.Fatal(err)
 		}
-		is("unlocked", "......")
+		is("unlocked", ".#.#..")
+		f.Expire()
+		is("unlocked, and forgotten", "......")
 		mustClose(t, f)
 	}
 }

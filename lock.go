@@ -334,6 +334,6 @@ func (f *File) letGo(g *generation, lo, hi int64) {
 }
 
 func (f *File) kernelUnlock(g *generation, run lockset.Run) error {
-	defer g.mem.forget(run.Lo, run.Hi) // that they cannot leave
+	defer g.mem.mayLeave(run.Lo, run.Hi)
 	return g.mem.space.Unlock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
 }

@@ -53,7 +53,7 @@ type block struct {
 // A Keeper knows of pages that cannot leave memory.
 type Keeper interface {
 	// Keep calls keep for the pages of [lo, hi) that are not to be forgotten.
-	// Whoever lets them go calls Forget afterwards.
+	// Whoever lets them go calls Unkeep afterwards.
 	Keep(lo, hi int, keep func(lo, hi int))
 }
 
@@ -148,9 +148,7 @@ func (s *Set) Add(lo, last int) {
 			w.Or(m)
 			// The order matters: first the bits, then the look. The timer takes
 			// a block off the list before it clears the bits.
-			if !b.listed.Load() && b.listed.CompareAndSwap(false, true) {
-				s.list(b)
-			}
+			s.list(b)
 		}
 		lo = end + 1
 	}
@@ -185,7 +183,11 @@ func (s *Set) makeBlock(t *table, i int) *block {
 	return (*t)[i].Load()
 }
 
+// list has the timer see to a block.
 func (s *Set) list(b *block) {
+	if b.listed.Load() || !b.listed.CompareAndSwap(false, true) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
@@ -288,6 +290,20 @@ func (s *Set) Forget(lo, hi int) {
 		lo = end + 1
 	}
 	s.lapses.Add(1)
+}
+
+// Unkeep tells that the Keeper has let pages of [lo, hi) go. Those that are known
+// are forgotten in their time, as if they had been seen just now.
+func (s *Set) Unkeep(lo, hi int) {
+	t := s.table.Load()
+	if t == nil {
+		return
+	}
+	for i := lo / blockPages; i <= (min(hi, s.pages)-1)/blockPages; i++ {
+		if b := (*t)[i].Load(); b != nil {
+			s.list(b)
+		}
+	}
 }
 
 // Pause forgets everything and has Add do nothing until the function that it

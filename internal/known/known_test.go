@@ -53,8 +53,7 @@ func TestModel(t *testing.T) {
 			"unlock": func(*rapid.T) {
 				lo, last := between()
 				fill(locked, lo, last, false)
-				s.Forget(lo, last+1)
-				fill(is, lo, last, false)
+				s.Unkeep(lo, last+1)
 			},
 			"expire": func(*rapid.T) {
 				s.Expire()
