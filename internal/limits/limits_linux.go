@@ -16,25 +16,34 @@ func system() root { return root{machine{os.DirFS("/")}} }
 type machine struct{ fs.FS }
 
 // ReadFile makes it an [fs.ReadFileFS].
-func (m machine) ReadFile(name string) ([]byte, error) { return readFile(name, 4096, false) }
+func (m machine) ReadFile(name string) ([]byte, error) {
+	fd, err := open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(fd) //nolint:errcheck // only read
+	return readAll(name, 4096, false, func(b []byte, _ int) (int, error) { return syscall.Read(fd, b) })
+}
 
-// readFile reads a file with at least so much room. One that the kernel writes as
-// a whole has ended with what does not fill it.
-func readFile(name string, room int, whole bool) ([]byte, error) {
-	var fd int
-	err := again(func() (err error) {
+func open(name string) (fd int, err error) {
+	err = again(func() (err error) {
 		fd, err = syscall.Open("/"+name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return -1, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer syscall.Close(fd) //nolint:errcheck // only read
+	return fd, nil
+}
+
+// readAll reads a file from its start, with at least so much room. One that the
+// kernel writes as a whole has ended with what does not fill it.
+func readAll(name string, room int, whole bool, read func(b []byte, off int) (int, error)) ([]byte, error) {
 	b := make([]byte, 0, room)
 	for {
 		n := 0
 		err := again(func() (err error) {
-			n, err = syscall.Read(fd, b[len(b):cap(b)])
+			n, err = read(b[len(b):cap(b)], len(b))
 			return err
 		})
 		if err != nil {
@@ -50,11 +59,6 @@ func readFile(name string, room int, whole bool) ([]byte, error) {
 		}
 	}
 }
-
-// A groupReader is a machine of which only files of cgroups are read.
-type groupReader struct{ machine }
-
-func (groupReader) ReadFile(name string) ([]byte, error) { return readFile(name, 512, true) }
 
 // ReadLink makes it an [fs.ReadLinkFS].
 func (m machine) ReadLink(name string) (string, error) { return fs.ReadLink(m.FS, name) }
@@ -91,14 +95,17 @@ type placeCache struct {
 	v     version
 	chain []string
 	top   bool
+	files keptFiles
 }
 
 func (p *placeCache) limited(r root) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	groups := root{groupReader{machine(r)}}
-	own, err := groups.read("proc/self/cgroup")
+	p.files.FS = r
+	kept := root{&p.files}
+	own, err := kept.read("proc/self/cgroup")
 	if err != nil || own != p.own || time.Since(p.at) > time.Second {
+		p.files.close()
 		v, chain, err := r.chain()
 		if err != nil {
 			p.own = ""
@@ -107,5 +114,39 @@ func (p *placeCache) limited(r root) (bool, error) {
 		p.own, p.at, p.v, p.chain = own, time.Now(), v, chain
 		p.top = r.isTop(chain)
 	}
-	return groups.limitedIn(p.v, p.chain, p.top)
+	limited, err := kept.limitedIn(p.v, p.chain, p.top)
+	if err != nil {
+		p.own = "" // one may be gone
+	}
+	return limited, err
+}
+
+// keptFiles leaves files that it has read open, to read them again in a tenth of the
+// time. What the kernel says in them is that of the moment all the same.
+type keptFiles struct {
+	fs.FS
+	fds map[string]int
+}
+
+// ReadFile makes it an [fs.ReadFileFS].
+func (k *keptFiles) ReadFile(name string) ([]byte, error) {
+	fd, ok := k.fds[name]
+	if !ok {
+		var err error
+		if fd, err = open(name); err != nil {
+			return nil, err
+		}
+		if k.fds == nil {
+			k.fds = make(map[string]int)
+		}
+		k.fds[name] = fd
+	}
+	return readAll(name, 512, true, func(b []byte, off int) (int, error) { return syscall.Pread(fd, b, int64(off)) })
+}
+
+func (k *keptFiles) close() {
+	for _, fd := range k.fds {
+		syscall.Close(fd) //nolint:errcheck // only read
+	}
+	clear(k.fds)
 }

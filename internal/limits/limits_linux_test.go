@@ -293,17 +293,72 @@ func TestCgroupsInsideALimit(t *testing.T) {
 	}
 }
 
-// Files of cgroups are read at once, also those that are longer than expected.
-func TestReadGroupFile(t *testing.T) {
+// A file that is kept open is read as it is now, also if it is longer than expected.
+func TestKeptFiles(t *testing.T) {
+	kept := &keptFiles{FS: system()}
+	defer kept.close()
 	for _, size := range []int{0, 1, 511, 512, 513, 5000} {
 		name := filepath.Join(t.TempDir(), "memory.stat")
-		want := strings.Repeat("x", size)
-		if err := os.WriteFile(name, []byte(want), 0o600); err != nil {
+		for _, c := range "xy" {
+			want := strings.Repeat(string(c), size)
+			if err := os.WriteFile(name, []byte(want), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := root{kept}.read(inFS(name))
+			if err != nil || got != want {
+				t.Errorf("%d of %d bytes, %v", len(got), size, err)
+			}
+		}
+	}
+}
+
+// Whether there is a limit is asked anew each time, though the files stay open: a
+// process that is moved, and a limit that is set or taken away, are noticed at once.
+func TestLimitedIsOfNow(t *testing.T) {
+	if os.Getuid() != 0 {
+		lacking(t, "only root makes cgroups")
+	}
+	notEmulated(t)
+	const limit = 4 << 30
+	dir, _ := makeCgroup(t, limit)
+	if limited, err := Limited(); err != nil || limited {
+		lacking(t, "there is a limit already: %v, %v", limited, err)
+	}
+	own, err := Cgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	move := func(to string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(to, "cgroup.procs"), fmt.Append(nil, os.Getpid()), 0); err != nil {
 			t.Fatal(err)
 		}
-		got, err := root{groupReader{machine(system())}}.read(inFS(name))
-		if err != nil || got != want {
-			t.Errorf("%d of %d bytes, %v", len(got), size, err)
+	}
+	t.Cleanup(func() { move(own[0].Path) }) // the other one is removed then
+	set := func(to string) {
+		t.Helper()
+		name, word := v1.limit, to
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			name, word = v2.limit, strings.Replace(to, v1.none, v2.none, 1)
 		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(word), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(what string, want bool) {
+		t.Helper()
+		if limited, err := Limited(); err != nil || limited != want {
+			t.Errorf("%s: limited %v, %v", what, limited, err)
+		}
+	}
+	for range 2 {
+		move(dir)
+		is("moved into the limit", true)
+		set(v1.none)
+		is("limit taken away", false)
+		set(fmt.Sprint(limit))
+		is("limit set", true)
+		move(own[0].Path)
+		is("moved back", false)
 	}
 }

@@ -27,6 +27,9 @@ func openFDs() ([]string, error) {
 		if target == own+"maps" || target == own+"pagemap" {
 			continue // internal/sys keeps these open, one each, on purpose
 		}
+		if target == own+"cgroup" || strings.HasPrefix(filepath.Base(target), "memory.") {
+			continue // and internal/limits these
+		}
 		all = append(all, target)
 	}
 	slices.Sort(all)
