@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"context"
 	"time"
 
 	"github.com/mmapio/mmapio/internal/limits"
@@ -34,6 +35,31 @@ func RefusedCgroup(need int64, path string, limit, usage, inactive, active int64
 func SideBySide(step int) (restore func()) {
 	newPace = func(func() int64, bool) *pace.Pace { return pace.Fixed(step) }
 	return func() { newPace = pace.New }
+}
+
+// LockAheadFrom has locks reach ahead of their windows where so much is not mapped in.
+func LockAheadFrom(n int64) (restore func()) {
+	was := aheadFrom
+	aheadFrom = n
+	return func() { aheadFrom = was }
+}
+
+// EmptyUpTo is how far a lock of f reaches that is to reach to hi, or to end.
+func EmptyUpTo(f *File, hi, end int64) int64 { return f.emptyUpTo(f.cur.Load(), hi, end) }
+
+// CachedFrom asks of [0, hi), n bytes at a time, whether what follows on each of some
+// offsets is cached, and returns up to where.
+func CachedFrom(f *File, hi, n int64, at ...int64) (upTo []int64) {
+	defer func(was int64) { cachedStep = was }(cachedStep)
+	cachedStep = n
+	r := f.windowsOf(context.Background(), "test", 0, hi)
+	for _, lo := range at {
+		if ok := r.cachedFrom(lo); ok != (r.cached >= 0) {
+			panic("cachedFrom contradicts itself")
+		}
+		upTo = append(upTo, r.cached)
+	}
+	return upTo
 }
 
 // AdvisedRandom notes that a part of f was advised to be read at random.

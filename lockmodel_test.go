@@ -56,6 +56,7 @@ func (t rapidTB) Fatalf(f string, args ...any) { t.r.Fatalf(f, args...) }
 func TestProofLockModel(t *testing.T) {
 	const pages = 12
 	needLockOf(t, (pages+1)*pageSize)
+	t.Cleanup(mmapio.LockAheadFrom(pageSize))
 	size := pages*pageSize - 500
 	path := fileOf(t, 2*pageSize+size)
 	fewer(t, "12")

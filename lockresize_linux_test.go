@@ -203,6 +203,7 @@ func (m *byteModel) check() {
 func TestProofLockModelResize(t *testing.T) {
 	prove.Need(t, prove.Pagemap)
 	needLockOf(t, 2*mostPages*pageSize)
+	t.Cleanup(mmapio.LockAheadFrom(pageSize))
 	fewer(t, "40")
 	dir, steps := t.TempDir(), 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -262,6 +263,7 @@ func TestProofLockModelResizeConcurrent(t *testing.T) {
 	prove.Need(t, prove.Pagemap)
 	const pages, workers = 40, 4
 	needLockOf(t, 4*pages*pageSize)
+	t.Cleanup(mmapio.LockAheadFrom(pageSize))
 	for _, reserve := range []int64{0, 4 * pages * pageSize} {
 		for _, lock := range []mmapio.LockMode{mmapio.LockNone, mmapio.LockNow} {
 			path := fileOf(t, pages*pageSize)

@@ -20,6 +20,7 @@ type lockCall struct {
 	progress func(done, total int64)
 
 	pins    []lockset.Pin // of the windows begun
+	pinned  int64         // where they end
 	locked  int64         // bytes that the kernel locked for it; guarded by locks.mu
 	cgroups int           // whether they have to be looked at
 	unasked int64         // bytes brought in since they were
@@ -49,7 +50,7 @@ func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi
 // lockOnce is one try of lockWindows. It asks for another if the File was made
 // smaller and larger again meanwhile.
 func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done func(lo, hi int64)) (again bool, err error) {
-	call.pins, call.locked = call.pins[:0], 0
+	call.pins, call.pinned, call.locked = call.pins[:0], lo, 0
 	defer func() { again, err = f.lockEnd(call, lo, hi, err, done) }()
 	if err = f.tooMuch(call, lo, hi); err == nil {
 		err = f.allInCgroups(ctx, call, lo, hi)
@@ -117,8 +118,7 @@ func (f *File) lockBegin(call *lockCall, w *window) error {
 	if call.pins == nil {
 		call.pins = make([]lockset.Pin, 0, min(w.run.hi-w.lo, 4<<30)/pace.Large+8)
 	}
-	call.pins = append(call.pins, lockset.Pin{})
-	if err := f.lockClaim(call, w, &call.pins[len(call.pins)-1]); err != nil {
+	if err := f.lockClaim(call, w); err != nil {
 		return err
 	}
 	if call.level != lockset.Now || len(w.claim.missing) == 0 {
@@ -133,8 +133,8 @@ func (f *File) lockBegin(call *lockCall, w *window) error {
 	return nil
 }
 
-// lockClaim enters the generation of now. pin is made unless it is nil.
-func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
+// lockClaim enters the generation of now, and pins the window unless that is done.
+func (f *File) lockClaim(call *lockCall, w *window) error {
 	l := &f.locks
 	for {
 		l.mu.Lock()
@@ -155,13 +155,17 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 			}
 			continue
 		}
-		if pin != nil {
-			*pin = l.set.Pin(w.lo, w.hi, call.level)
+		hi := w.hi
+		if hi > call.pinned {
+			hi = f.emptyUpTo(g, hi, w.run.hi)
+			call.pins = append(call.pins, l.set.Pin(w.lo, hi, call.level))
+			call.pinned = hi
 		}
-		missing := l.set.Missing(w.claim.missing[:0], w.lo, w.hi, call.level)
+		missing := l.set.Missing(w.claim.missing[:0], w.lo, hi, call.level)
 		var err error
 		if sys.LocksOnFault() {
 			err = f.kernelLock(call, g, missing)
+			missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
 		}
 		apart := l.apart
 		l.mu.Unlock()
@@ -174,14 +178,43 @@ func (f *File) lockClaim(call *lockCall, w *window, pin *lockset.Pin) error {
 	}
 }
 
-// claim pins a range and makes the kernel hold it, in one window.
-func (f *File) claim(call *lockCall, lo, hi int64) (lockset.Pin, error) {
+// aheadFrom is from how much on it is worth a look whether windows to come can be
+// locked with this one. A variable for tests.
+var aheadFrom int64 = pace.Large
+
+// emptyUpTo returns how far a lock may reach that is to reach to hi at least and to
+// end at most. Windows keep a lock from holding up the rest of the process, but to
+// lock where nothing is mapped in takes no longer for a TiB than for a page.
+func (f *File) emptyUpTo(g *generation, hi, end int64) int64 {
+	end = min(end, int64(g.mem.delta+len(g.data)))
+	if !sys.LocksOnFault() || end-hi < aheadFrom {
+		return hi
+	}
+	m := g.mem
+	at, err := m.space.FirstPresent(m.base+int(hi), int(end-hi))
+	switch {
+	case err != nil:
+		return hi
+	case at < 0:
+		return end
+	}
+	if end = f.edge(hi, int64(at-m.base)-hi); end-hi < aheadFrom {
+		return hi
+	}
+	return end
+}
+
+// claim pins a range and makes the kernel hold it, in one window. There may be a pin
+// after an error, too.
+func (f *File) claim(call *lockCall, lo, hi int64) (pin lockset.Pin, err error) {
 	w := &window{lo: lo, hi: hi, run: f.windowsOf(context.Background(), call.op, lo, hi)}
-	err := f.lockBegin(call, w)
-	if err == nil {
+	if err = f.lockBegin(call, w); err == nil {
 		err = f.lockWork(call, w)
 	}
-	return call.pins[len(call.pins)-1], err
+	if len(call.pins) > 0 {
+		pin = call.pins[0]
+	}
+	return pin, err
 }
 
 // settleTries is how often a window whose pages leave RAM again is brought in
@@ -196,7 +229,7 @@ func (f *File) lockWork(call *lockCall, w *window) error {
 			return err
 		}
 		// All anew: the mapping has changed meanwhile.
-		if err := f.lockClaim(call, w, nil); err != nil {
+		if err := f.lockClaim(call, w); err != nil {
 			return err
 		}
 	}

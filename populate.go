@@ -144,7 +144,8 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 	}
 	m := meter{on: r.hi-r.lo > pace.Small} // else there is nothing to adapt
 	// The kernel's word for a whole window costs less than a first piece to try.
-	m.cached = w.plan.Size == pace.Large && r.quick.Load() && r.f.cached(g, runs)
+	m.cached = w.plan.Size == pace.Large && r.quick.Load() &&
+		(w.hi <= r.cached || r.cachedFrom(w.lo) || r.f.cached(g, runs))
 	m.begin(r)
 	defer m.end(r, w)
 	for i, run := range runs {
@@ -259,6 +260,25 @@ func (f *File) cached(g *generation, runs []lockset.Run) bool {
 			return false
 		}
 	}
+	return true
+}
+
+// cachedStep is how much of a file is asked about at a time: one call for each
+// window takes longer. A variable for tests.
+var cachedStep int64 = 1 << 30
+
+// cachedFrom reports whether what follows on an offset, as far as r.cached says
+// then, is known to be in the page cache. After it was not, it no longer asks.
+func (r *windows) cachedFrom(lo int64) bool {
+	if r.cached < 0 {
+		return false
+	}
+	end := min(r.hi, lo+cachedStep)
+	if !r.f.cached(r.f.cur.Load(), []lockset.Run{{Lo: lo, Hi: end}}) {
+		r.cached = -1
+		return false
+	}
+	r.cached = end
 	return true
 }
 

@@ -45,6 +45,7 @@ type windows struct {
 	done func(bytes int64)
 
 	alone  window       // those of a stream, one after another
+	cached int64        // up to where all was seen to be in the page cache, by these; -1: not all
 	failed atomic.Int64 // where the first window lies that failed
 	quick  atomic.Bool  // the last window was there at once
 }

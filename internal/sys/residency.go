@@ -250,6 +250,12 @@ func (s *Space) Incore(at, n int, run func(lo, hi int)) error {
 // Linux 6.7: PAGEMAP_SCAN.
 func (s *Space) Present(at, n int, run func(lo, hi int)) error { return s.present(at, n, run) }
 
+// FirstPresent returns the first page of a part of the Space that is mapped in, or
+// -1. ErrUnsupported where the kernel does not tell.
+//
+// Linux 6.7: PAGEMAP_SCAN.
+func (s *Space) FirstPresent(at, n int) (int, error) { return s.firstPresent(at, n) }
+
 // Copies calls run for each run of pages that are copies of this mapping alone;
 // present is false for those that are in swap. ErrUnsupported where the kernel
 // does not tell.

@@ -206,8 +206,9 @@ type scan struct {
 var scans = sync.Pool{New: func() any { return new(scan) }}
 
 // scan finds the first run of pages of which, after the categories in inverted
-// have been turned round, all in mask and one of anyOf hold.
-func (s *Space) scan(at, n int, inverted, mask, anyOf uint64) (lo, hi int, err error) {
+// have been turned round, all in mask and one of anyOf hold, or no more than most
+// pages of it unless that is 0.
+func (s *Space) scan(at, n int, most, inverted, mask, anyOf uint64) (lo, hi int, err error) {
 	fd, err := procPagemap()
 	if err != nil {
 		return 0, 0, err
@@ -217,7 +218,7 @@ func (s *Space) scan(at, n int, inverted, mask, anyOf uint64) (lo, hi int, err e
 	c.arg = scanArg{
 		size:  uint64(unsafe.Sizeof(c.arg)),
 		start: uint64(s.addr) + uint64(at), end: uint64(s.addr) + uint64(at) + uint64(roundUp(n)),
-		vec: uint64(uintptr(unsafe.Pointer(&c.found))), vecLen: 1, maxPages: 0,
+		vec: uint64(uintptr(unsafe.Pointer(&c.found))), vecLen: 1, maxPages: most,
 		inverted: inverted, mask: mask, anyOf: anyOf, returned: pageIsPresent,
 	}
 	hits, err := ioctlN(fd, ioctlPagemapScan, unsafe.Pointer(&c.arg))
@@ -240,21 +241,29 @@ func (s *Space) absentIn(at, n int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	lo, _, err := s.scan(at, n, pageIsPresent, 0, pageIsPresent|pageIsZero)
+	lo, _, err := s.scan(at, n, 1, pageIsPresent, 0, pageIsPresent|pageIsZero)
 	if err != nil {
 		return s.absentByPagemap(fd, at, roundUp(n))
 	}
 	return lo, nil
 }
 
+func (s *Space) firstPresent(at, n int) (int, error) {
+	lo, _, err := s.scan(at, n, 1, 0, pageIsPresent, 0)
+	if err != nil {
+		return 0, ErrUnsupported // before Linux 6.7
+	}
+	return lo, nil
+}
+
 func (s *Space) huge(at int) bool {
-	lo, _, err := s.scan(at, pageSize(), 0, pageIsHuge, 0)
+	lo, _, err := s.scan(at, pageSize(), 1, 0, pageIsHuge, 0)
 	return err != nil || lo >= 0
 }
 
 // Pages that are not the file's, and are in memory or in swap.
 func (s *Space) private(at, n int) (lo, hi int, err error) {
-	lo, hi, err = s.scan(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped)
+	lo, hi, err = s.scan(at, n, 0, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped)
 	if err != nil {
 		return s.privateByPagemap(at, roundUp(n))
 	}

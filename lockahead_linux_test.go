@@ -1,0 +1,152 @@
+package mmapio_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// A lock reaches ahead of its windows as far as nothing is mapped in, and no further:
+// mlock2(2) of what is there holds up whoever changes the address space.
+func TestLockReachesAhead(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 512 * mib
+	path := fileOf(t, 0)
+	check(t, os.Truncate(path, size))
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	is := func(hi, end, want int64) {
+		t.Helper()
+		if got := mmapio.EmptyUpTo(f, hi, end); got != want {
+			t.Errorf("of [%d, %d): up to %d, want %d", hi, end, got, want)
+		}
+	}
+	is(2*mib, size, size)
+	is(2*mib, size-5*pageSize, size-5*pageSize)
+	is(2*mib, 66*mib, 66*mib)
+	is(2*mib, 66*mib-1, 2*mib) // not worth it
+	check(t, f.View(301*mib, 1, touchSlice))
+	is(2*mib, size, 300*mib) // no huge page is taken apart
+	is(2*mib, 301*mib, 301*mib)
+	is(302*mib, size, size)
+	is(250*mib, size, 250*mib)
+	is(300*mib, size, 300*mib)
+	check(t, f.Populate(t.Context(), 0, size))
+	is(2*mib, size, 2*mib)
+	is(300*mib, size, 300*mib)
+}
+
+// One look at the page cache is about many windows, until it finds something missing.
+func TestCachedFrom(t *testing.T) {
+	prove.Need(t, prove.Cachestat, prove.Disk)
+	path, _ := patternFile(t, 8*mib)
+	f := mustOpen(t, path, nil)
+	dropCache(t, path)
+	if got, want := mmapio.CachedFrom(f, 8*mib, mib, 0, 0), []int64{-1, -1}; !slices.Equal(got, want) {
+		t.Errorf("of what is not there: %v, want %v", got, want)
+	}
+	check(t, f.Populate(t.Context(), 0, 8*mib))
+	if got, want := mmapio.CachedFrom(f, 7*mib+1, 2*mib, 0, 2*mib, 6*mib, 7*mib), []int64{2 * mib, 4 * mib, 7*mib + 1, 7*mib + 1}; !slices.Equal(got, want) {
+		t.Errorf("of what is there: %v, want %v", got, want)
+	}
+	if got, want := mmapio.CachedFrom(f, 10*mib, 2*mib, 5*mib, 7*mib, 5*mib), []int64{7 * mib, -1, -1}; !slices.Equal(got, want) {
+		t.Errorf("of what is there in part: %v, want %v", got, want)
+	}
+}
+
+// To lock a mapping on fault of which next to nothing is there takes a few system
+// calls, not some for each window; whatever is there, all of it is locked.
+func TestProofLockOnFaultOfSparse(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 1 << 38
+	needLockOf(t, size)
+	path := filepath.Join(t.TempDir(), "f")
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true})
+	for _, touched := range []int64{-1, 0, size / 2, size - 1} {
+		if touched >= 0 {
+			check(t, f.View(touched, 1, touchSlice))
+		}
+		before := prove.VmLck(t, 0)
+		calls := prove.CountSyscalls(t, 0, func() {
+			check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true}))
+		})
+		if calls > 200 {
+			t.Errorf("%d system calls", calls)
+		}
+		if got := prove.VmLck(t, 0) - before; got != size || f.LockedBytes() != size {
+			t.Errorf("VmLck has grown by %d, LockedBytes is %d", got, f.LockedBytes())
+		}
+		check(t, f.VerifyLocked(0, size))
+		check(t, f.UnlockAll())
+		if got := prove.VmLck(t, 0); got != before {
+			t.Errorf("VmLck is %d after the unlock, was %d", got, before)
+		}
+	}
+}
+
+// What is locked ahead is the call's own like the rest: to unlock it meanwhile takes
+// nothing away from it, also after a shrink and a regrowth have made it begin anew.
+func TestProofLockAheadIsOwn(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 1 << 30
+	needLockOf(t, size)
+	path := filepath.Join(t.TempDir(), "f")
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true, Reserve: size})
+	before := prove.VmLck(t, 0)
+	tries, windows := 0, 0
+	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true, Progress: func(done, total int64) {
+		if windows++; done <= 2*mib {
+			tries++
+		}
+		switch windows {
+		case 2:
+			mustResize(t, f, pageSize)
+			mustResize(t, f, size)
+			if tries != 1 {
+				t.Error("begun anew before that")
+			}
+			return
+		case 1:
+		default:
+			if tries != 2 {
+				return
+			}
+		}
+		check(t, f.Unlock(0, size))
+		if got := prove.VmLck(t, 0) - before; got != size {
+			t.Errorf("try %d, %d bytes done, and unlocked: VmLck has grown by %d", tries, done, got)
+		}
+	}}))
+	if tries != 2 {
+		t.Errorf("%d tries, want 2", tries)
+	}
+	if got := f.LockedBytes(); got != size {
+		t.Errorf("%d bytes are locked", got)
+	}
+}
+
+// What was locked ahead of the window that fails goes, and what others hold there
+// stays.
+func TestProofLockAheadFails(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 256 * mib
+	needLockOf(t, size)
+	path := fileOf(t, 0)
+	check(t, os.Truncate(path, size))
+	f := mustOpen(t, path, nil)
+	p := pin(t, f, 200*mib, 2*pageSize)
+	truncated(t, path, 210*mib)
+	var e *mmapio.LockError
+	if err := f.LockAll(); !errors.As(err, &e) || e.Cause != mmapio.CauseBeyondEOF {
+		t.Fatal(err)
+	}
+	want := make([]bool, size/pageSize)
+	want[200*mib/pageSize], want[200*mib/pageSize+1] = true, true
+	prove.AssertHeldPages(t, memoryOf(t, f), want)
+	release(t, p)
+	prove.AssertHeldPages(t, memoryOf(t, f), make([]bool, size/pageSize))
+}
