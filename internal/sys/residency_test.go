@@ -173,6 +173,15 @@ func TestIncore(t *testing.T) {
 	if !slices.Equal(found, []int{1, 2}) {
 		t.Errorf("scan: pages %v", found)
 	}
+	for _, c := range [][3]int{{0, 4, 1}, {1, 3, 1}, {2, 2, 2}, {3, 1, -1}, {0, 1, -1}} {
+		want := c[2]
+		if want >= 0 {
+			want *= ps
+		}
+		if got, err := s.FirstPresent(c[0]*ps, c[1]*ps); err != nil || got != want {
+			t.Errorf("first of %d from page %d: %d, %v, want %d", c[1], c[0], got, err, want)
+		}
+	}
 }
 
 // FreeBSD may be set to tell by mincore(2) what is mapped in, and not what is in
