@@ -190,9 +190,7 @@ func TestLockedStaysKnown(t *testing.T) {
 		all()
 		f.Expire()
 		is("one unlocked, read, and forgotten", ".#.#..")
-		if err := f.UnlockAll(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, f.UnlockAll())
 		is("unlocked", ".#.#..")
 		f.Expire()
 		is("unlocked, and forgotten", "......")

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/mmapio/mmapio"
@@ -62,7 +63,10 @@ func TestCachedFrom(t *testing.T) {
 // calls, not some for each window; whatever is there, all of it is locked.
 func TestProofLockOnFaultOfSparse(t *testing.T) {
 	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
-	const size = 1 << 38
+	size := int64(1) << 38
+	if strconv.IntSize == 32 {
+		size = 1 << 30
+	}
 	needLockOf(t, size)
 	path := filepath.Join(t.TempDir(), "f")
 	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true})
