@@ -39,9 +39,9 @@ func SideBySide(step int) (restore func()) {
 
 // LockAheadFrom has locks reach ahead of their windows where so much is not mapped in.
 func LockAheadFrom(n int64) (restore func()) {
-	was := aheadFrom
-	aheadFrom = n
-	return func() { aheadFrom = was }
+	was := reachFrom
+	reachFrom = n
+	return func() { reachFrom = was }
 }
 
 // EmptyUpTo is how far a lock of f reaches that is to reach to hi, or to end.
