@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/mmapio/mmapio/internal/sys"
@@ -158,7 +159,7 @@ func ensureSize(file *os.File, before, size int64, sparse bool) error {
 			return nil
 		}
 		sys.AllowHoles(file)
-		return file.Truncate(size)
+		return cannotGrow(file.Truncate(size), before, size)
 	}
 	return allocate(file, before, 0, size)
 }
@@ -185,8 +186,32 @@ func allocate(file *os.File, before, from, size int64) error {
 	if err != nil && size > before {
 		file.Truncate(before) //nolint:errcheck // the first error counts
 	}
-	return err
+	return cannotGrow(err, before, size)
 }
+
+// cannotGrow has an error of the system say how long the file was to be.
+func cannotGrow(err error, before, after int64) error {
+	if err == nil || errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return &growError{before, after, underlying(err)}
+}
+
+// A growError is why a file cannot have some length, or blocks for it.
+type growError struct {
+	before, after int64
+	err           error
+}
+
+func (e *growError) Error() string {
+	s := fmt.Sprintf("%v: the file has %s and was to have %s", e.err, size(e.before), size(e.after))
+	if errors.Is(e.err, sys.ErrNoSpace) {
+		s += "; free as much, or set Options.Sparse, which takes blocks when bytes are stored"
+	}
+	return s
+}
+
+func (e *growError) Unwrap() error { return e.err }
 
 var errNoReserve error = &sentinel{
 	"the file system cannot reserve disk blocks, so a full disk would be a fault; set Options.Sparse to accept that",

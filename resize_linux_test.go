@@ -52,6 +52,20 @@ func refusedGrowth(t testing.TB, path string, size, spare int64, want error) {
 	}
 }
 
+// wantGrowth checks what a refused growth says for people.
+func wantGrowth(t testing.TB, path string, size int64, want string) {
+	t.Helper()
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	if err, want := f.Resize(size), "resize "+path+": "+want; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	_, err := mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite, MinSize: size})
+	if want := "open " + path + ": " + want; err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	mustClose(t, f)
+}
+
 // TestResizeFullDisk: blocks that were given before the disk was full are given
 // back.
 func TestResizeFullDisk(t *testing.T) {
@@ -79,6 +93,8 @@ func TestResizeFullDisk(t *testing.T) {
 			}
 			// ext4 keeps a block of its own, the index to the others.
 			refusedGrowth(t, path, 1<<30, 16, syscall.ENOSPC)
+			wantGrowth(t, path, 1<<30, fmt.Sprintf("no space left on device: the file has %.1f KiB and was to have 1.0 GiB; "+
+				"free as much, or set Options.Sparse, which takes blocks when bytes are stored", float64(first)/1024))
 			same(t, "the file", onDisk(t, path)[7:], pattern(first, 1)[7:])
 
 			// Sparse growth needs no blocks, and gives none.
@@ -113,6 +129,8 @@ func TestResizeFileLimit(t *testing.T) {
 
 var fileLimitBody = prove.Register("resize-fsize", func(args []string) int {
 	refusedGrowth(prove.T(), args[0], 100*pageSize, 0, syscall.EFBIG)
+	size := func(pages int64) string { return fmt.Sprintf("%.1f KiB", float64(pages*pageSize)/1024) }
+	wantGrowth(prove.T(), args[0], 100*pageSize, "file too large: the file has "+size(10)+" and was to have "+size(100))
 	return 0
 })
 
