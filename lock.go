@@ -35,7 +35,8 @@ import (
 // An error is a [LockError] that says what stood in the way and what to do
 // about it. The kernel then holds for this File just what it held before.
 //
-// mlock2(2) after madvise(2) with MADV_POPULATE_READ, mlock(2), VirtualLock.
+// mlock2(2) with MLOCK_ONFAULT, then madvise(2) with MADV_POPULATE_READ; elsewhere
+// mlock(2), VirtualLock.
 func (f *File) Lock(off, n int64) error { return f.lock("lock", off, n) }
 
 // LockMode says how firmly pages are kept in RAM.
