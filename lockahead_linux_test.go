@@ -44,7 +44,7 @@ func TestLockReachesAhead(t *testing.T) {
 
 // One look at the page cache is about many windows, until it finds something missing.
 func TestCachedFrom(t *testing.T) {
-	prove.Need(t, prove.Cachestat, prove.Disk)
+	prove.Need(t, prove.Cachestat, prove.Disk, prove.Pagemap)
 	path, _ := patternFile(t, 8*mib)
 	f := mustOpen(t, path, nil)
 	dropCache(t, path)

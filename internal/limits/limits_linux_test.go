@@ -319,7 +319,7 @@ func TestLimitedIsOfNow(t *testing.T) {
 		lacking(t, "only root makes cgroups")
 	}
 	notEmulated(t)
-	const limit = 4 << 30
+	const limit int64 = 4 << 30
 	dir, _ := makeCgroup(t, limit)
 	if limited, err := Limited(); err != nil || limited {
 		lacking(t, "there is a limit already: %v, %v", limited, err)
