@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
@@ -103,9 +104,16 @@ func TestReadAtCrowdFUSE(t *testing.T) {
 			same(t, "ReadAt", b, want)
 		})
 	}
-	disk.WaitHeld(1)
+	// All of them, or those who come later may never be a crowd.
+	for end := time.Now().Add(20 * time.Second); mmapio.Waiting() < pages && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	waited := mmapio.Waiting()
 	goOn()
 	wg.Wait()
+	if waited != pages {
+		t.Errorf("%d of %d reads waited", waited, pages)
+	}
 	if n := crowds.Load(); n < 1 || n > pages/2 {
 		t.Errorf("%d reads asked", n)
 	}
