@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 )
@@ -131,6 +133,118 @@ func TestProofLockAheadIsOwn(t *testing.T) {
 	}
 	if got := f.LockedBytes(); got != size {
 		t.Errorf("%d bytes are locked", got)
+	}
+}
+
+// sparseFile makes a File of nothing but holes, which can be made smaller in place.
+func sparseFile(t *testing.T, size int64) *mmapio.File {
+	t.Helper()
+	return mustOpen(t, filepath.Join(t.TempDir(), "f"),
+		&mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true, Reserve: size})
+}
+
+// What is locked ahead is neither brought in before its turn, nor said to be there:
+// who has locked it on fault meets no complaint.
+func TestProofLockAheadPromisesNothing(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 256 * mib
+	needLockOf(t, size)
+	f := sparseFile(t, size)
+	for _, onFault := range []bool{false, true} {
+		check(t, f.UnlockAll())
+		check(t, f.Advise(0, size, mmapio.AdviceDontNeed))
+		if onFault {
+			check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true}))
+		}
+		first := true
+		check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{Progress: func(done, total int64) {
+			if there := int64(len(presentPages(t, f))) * pageSize; first && there > 4*done {
+				t.Errorf("%d bytes are done, and %d there", done, there)
+			}
+			first = false
+			if done < 200*mib && onFault {
+				if err := f.VerifyLocked(240*mib, pageSize); err != nil {
+					t.Errorf("%d bytes are done: %v", done, err)
+				}
+			}
+		}}))
+		check(t, f.VerifyLocked(0, size))
+	}
+}
+
+// After a shrink and a regrowth ahead of the window the others lock anew: no unlock
+// takes that away, and nothing is taken for locked that left meanwhile.
+func TestProofLockAheadOfCut(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 256 * mib
+	needLockOf(t, size)
+	f := sparseFile(t, size)
+	cut := func(then func(done int64)) func(done, total int64) {
+		first := true
+		return func(done, total int64) {
+			if !first {
+				then(done)
+				return
+			}
+			first = false
+			mustResize(t, f, done)
+			mustResize(t, f, size)
+		}
+	}
+	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true, Progress: cut(func(done int64) {
+		before := f.LockedBytes()
+		check(t, f.Unlock(0, size))
+		if now := f.LockedBytes(); now < before {
+			t.Errorf("%d bytes are done: an unlock of what is not locked took %d of %d", done, before-now, before)
+		}
+	})}))
+	check(t, f.UnlockAll())
+
+	armed := false
+	t.Cleanup(mmapio.SetFailpoint(func(step string) error {
+		if step == "hold" && armed {
+			armed = false
+			const at = 2*mib + 64<<10
+			check(t, f.Unlock(at, pageSize))
+			_ = unix.Madvise(memoryOf(t, f)[at:at+pageSize], unix.MADV_DONTNEED) // not while it is locked
+			check(t, f.LockContext(t.Context(), at, pageSize, &mmapio.LockOptions{OnFault: true}))
+		}
+		return nil
+	}))
+	calls := 0
+	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{Progress: func(done, total int64) {
+		if calls++; calls == 1 {
+			mustResize(t, f, done)
+			mustResize(t, f, size)
+			armed = true
+		}
+	}}))
+	if armed {
+		t.Error("nothing came in between")
+	}
+	check(t, f.VerifyLocked(0, size))
+}
+
+// A lock reaches no further than the File.
+func TestProofLockAheadOfEnd(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	const size = 256 * mib
+	needLockOf(t, size)
+	f := sparseFile(t, size)
+	before, calls, most := prove.VmLck(t, 0), 0, int64(0)
+	check(t, f.View(20*mib, 1, touchSlice)) // so that the lock reaches ahead beyond it, and not at once
+	var re *mmapio.RangeError
+	err := f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true, Progress: func(done, total int64) {
+		if calls++; calls == 1 {
+			mustResize(t, f, 128*mib)
+		}
+		most = max(most, prove.VmLck(t, 0)-before)
+	}})
+	if !errors.As(err, &re) || most < 64*mib || most > 128*mib {
+		t.Errorf("%v, after %d MiB were locked", err, most/mib)
+	}
+	if got := prove.VmLck(t, 0); got != before {
+		t.Errorf("VmLck is %d at last, was %d", got, before)
 	}
 }
 

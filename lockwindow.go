@@ -19,8 +19,8 @@ type lockCall struct {
 
 	progress func(done, total int64)
 
-	pins    []lockset.Pin // of the windows begun
-	pinned  int64         // where they end
+	pins    []lockset.Pin // of the windows begun, and of what they reach ahead to
+	reached int64         // up to where that is
 	locked  int64         // bytes that the kernel locked for it; guarded by locks.mu
 	cgroups int           // whether they have to be looked at
 	unasked int64         // bytes brought in since they were
@@ -50,7 +50,7 @@ func (f *File) lockWindows(ctx context.Context, call *lockCall, done func(lo, hi
 // lockOnce is one try of lockWindows. It asks for another if the File was made
 // smaller and larger again meanwhile.
 func (f *File) lockOnce(ctx context.Context, call *lockCall, lo, hi int64, done func(lo, hi int64)) (again bool, err error) {
-	call.pins, call.pinned, call.locked = call.pins[:0], lo, 0
+	call.pins, call.reached, call.locked = call.pins[:0], lo, 0
 	defer func() { again, err = f.lockEnd(call, lo, hi, err, done) }()
 	if err = f.tooMuch(call, lo, hi); err == nil {
 		err = f.allInCgroups(ctx, call, lo, hi)
@@ -156,10 +156,16 @@ func (f *File) lockClaim(call *lockCall, w *window) error {
 			continue
 		}
 		hi := w.hi
-		if hi > call.pinned {
-			hi = f.emptyUpTo(g, hi, w.run.hi)
+		if !w.pinned {
+			w.pinned = true
 			call.pins = append(call.pins, l.set.Pin(w.lo, hi, call.level))
-			call.pinned = hi
+		}
+		if hi > call.reached {
+			// On fault: what is there before its window is not promised to anybody.
+			if hi = f.emptyUpTo(g, hi, w.run.hi); hi > w.hi {
+				call.pins = append(call.pins, l.set.Pin(w.hi, hi, lockset.OnFault))
+			}
+			call.reached = hi
 		}
 		missing := l.set.Missing(w.claim.missing[:0], w.lo, hi, call.level)
 		var err error

@@ -21,6 +21,7 @@ type window struct {
 	plan   pace.Window
 
 	claim  claim // of lockwindow.go
+	pinned bool  // for the lock that it is of
 	took   time.Duration
 	waited bool
 	err    error
