@@ -159,7 +159,7 @@ func ensureSize(file *os.File, before, size int64, sparse bool) error {
 			return nil
 		}
 		sys.AllowHoles(file)
-		return cannotGrow(file.Truncate(size), before, size)
+		return cannotGrow(file.Truncate(size), before, size, true)
 	}
 	return allocate(file, before, 0, size)
 }
@@ -186,26 +186,30 @@ func allocate(file *os.File, before, from, size int64) error {
 	if err != nil && size > before {
 		file.Truncate(before) //nolint:errcheck // the first error counts
 	}
-	return cannotGrow(err, before, size)
+	return cannotGrow(err, before, size, false)
 }
 
-// cannotGrow has an error of the system say how long the file was to be.
-func cannotGrow(err error, before, after int64) error {
+// cannotGrow has an error of the system say what was asked of it.
+func cannotGrow(err error, before, after int64, sparse bool) error {
 	if err == nil || errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	return &growError{before, after, underlying(err)}
+	return &growError{before, after, sparse, underlying(err)}
 }
 
 // A growError is why a file cannot have some length, or blocks for it.
 type growError struct {
 	before, after int64
+	sparse        bool
 	err           error
 }
 
 func (e *growError) Error() string {
-	s := fmt.Sprintf("%v: the file has %s and was to have %s", e.err, size(e.before), size(e.after))
-	if errors.Is(e.err, sys.ErrNoSpace) {
+	s := fmt.Sprintf("%v: the file has %d bytes and was to have %d", e.err, e.before, e.after)
+	if e.after <= e.before {
+		s = fmt.Sprintf("%v: each of %d bytes was to have a block", e.err, e.after)
+	}
+	if errors.Is(e.err, sys.ErrNoSpace) && !e.sparse {
 		s += "; free as much, or set Options.Sparse, which takes blocks when bytes are stored"
 	}
 	return s

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -356,6 +357,9 @@ func tooLarge(t testing.TB, dir string, size int64, want error) {
 		}
 		_, err := mmapio.OpenFile(path, &mmapio.Options{Mode: mmapio.ReadWrite, MinSize: size})
 		wantPathError(t, err, "open", path, want)
+		if want := fmt.Sprintf("no space left on device: each of %d bytes was to have a block; free as much", size); !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nwant %s", err, want)
+		}
 		if n := sizeOnDisk(t, path); n != size {
 			t.Errorf("the file has %d bytes now, had %d", n, size)
 		}

@@ -93,8 +93,8 @@ func TestResizeFullDisk(t *testing.T) {
 			}
 			// ext4 keeps a block of its own, the index to the others.
 			refusedGrowth(t, path, 1<<30, 16, syscall.ENOSPC)
-			wantGrowth(t, path, 1<<30, fmt.Sprintf("no space left on device: the file has %.1f KiB and was to have 1.0 GiB; "+
-				"free as much, or set Options.Sparse, which takes blocks when bytes are stored", float64(first)/1024))
+			wantGrowth(t, path, 1<<30, "no space left on device: the file has 307200 bytes and was to have 1073741824; "+
+				"free as much, or set Options.Sparse, which takes blocks when bytes are stored")
 			same(t, "the file", onDisk(t, path)[7:], pattern(first, 1)[7:])
 
 			// Sparse growth needs no blocks, and gives none.
@@ -129,8 +129,12 @@ func TestResizeFileLimit(t *testing.T) {
 
 var fileLimitBody = prove.Register("resize-fsize", func(args []string) int {
 	refusedGrowth(prove.T(), args[0], 100*pageSize, 0, syscall.EFBIG)
-	size := func(pages int64) string { return fmt.Sprintf("%.1f KiB", float64(pages*pageSize)/1024) }
-	wantGrowth(prove.T(), args[0], 100*pageSize, "file too large: the file has "+size(10)+" and was to have "+size(100))
+	want := fmt.Sprintf("file too large: the file has %d bytes and was to have %d", 10*pageSize, 100*pageSize)
+	wantGrowth(prove.T(), args[0], 100*pageSize, want)
+	_, err := mmapio.OpenFile(args[0], &mmapio.Options{Mode: mmapio.ReadWrite, MinSize: 100 * pageSize, Sparse: true})
+	if want = "open " + args[0] + ": " + want; err == nil || err.Error() != want {
+		prove.T().Errorf("got  %v\nwant %s", err, want)
+	}
 	return 0
 })
 
