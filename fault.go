@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/page"
@@ -31,19 +30,13 @@ func (e *extent) caught(r any, op string, off int64) error {
 // Guard makes of it. When Guard catches it the loop has let go of the memory, which
 // may be gone by then, if the body has closed the File.
 type explained struct {
-	memoryFault
+	fault.Fault
 	err *FaultError
-}
-
-// A memoryFault is what the runtime panics with.
-type memoryFault interface {
-	runtime.Error
-	Addr() uintptr
 }
 
 // explained returns what a loop panics on with.
 func (e *extent) explained(r any) any {
-	if m, ok := r.(memoryFault); ok && e.contains(m.Addr()) {
+	if m, ok := r.(fault.Fault); ok && e.contains(m.Addr()) {
 		if _, ok := r.(explained); !ok {
 			return explained{m, e.faultNear("guard", m.Addr(), -1)}
 		}

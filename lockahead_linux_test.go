@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -98,11 +99,8 @@ func TestProofLockOnFaultOfSparse(t *testing.T) {
 // What is locked ahead is the call's own like the rest: to unlock it meanwhile takes
 // nothing away from it, also after a shrink and a regrowth have made it begin anew.
 func TestProofLockAheadIsOwn(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
 	const size = 1 << 30
-	needLockOf(t, size)
-	path := filepath.Join(t.TempDir(), "f")
-	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true, Reserve: size})
+	f := aheadFile(t, size)
 	before := prove.VmLck(t, 0)
 	tries, windows := 0, 0
 	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true, Progress: func(done, total int64) {
@@ -136,9 +134,12 @@ func TestProofLockAheadIsOwn(t *testing.T) {
 	}
 }
 
-// sparseFile makes a File of nothing but holes, which can be made smaller in place.
-func sparseFile(t *testing.T, size int64) *mmapio.File {
+// aheadFile makes a File of nothing but holes, which can be made smaller in place, for
+// locks that reach ahead.
+func aheadFile(t *testing.T, size int64) *mmapio.File {
 	t.Helper()
+	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
+	needLockOf(t, size)
 	return mustOpen(t, filepath.Join(t.TempDir(), "f"),
 		&mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: size, Sparse: true, Reserve: size})
 }
@@ -146,10 +147,8 @@ func sparseFile(t *testing.T, size int64) *mmapio.File {
 // What is locked ahead is neither brought in before its turn, nor said to be there:
 // who has locked it on fault meets no complaint.
 func TestProofLockAheadPromisesNothing(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
 	const size = 256 * mib
-	needLockOf(t, size)
-	f := sparseFile(t, size)
+	f := aheadFile(t, size)
 	for _, onFault := range []bool{false, true} {
 		check(t, f.UnlockAll())
 		check(t, f.Advise(0, size, mmapio.AdviceDontNeed))
@@ -175,20 +174,17 @@ func TestProofLockAheadPromisesNothing(t *testing.T) {
 // After a shrink and a regrowth ahead of the window the others lock anew: no unlock
 // takes that away, and nothing is taken for locked that left meanwhile.
 func TestProofLockAheadOfCut(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
 	const size = 256 * mib
-	needLockOf(t, size)
-	f := sparseFile(t, size)
+	f := aheadFile(t, size)
 	cut := func(then func(done int64)) func(done, total int64) {
 		first := true
 		return func(done, total int64) {
-			if !first {
-				then(done)
-				return
+			if first {
+				mustResize(t, f, done)
+				mustResize(t, f, size)
 			}
 			first = false
-			mustResize(t, f, done)
-			mustResize(t, f, size)
+			then(done)
 		}
 	}
 	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{OnFault: true, Progress: cut(func(done int64) {
@@ -211,14 +207,8 @@ func TestProofLockAheadOfCut(t *testing.T) {
 		}
 		return nil
 	}))
-	calls := 0
-	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{Progress: func(done, total int64) {
-		if calls++; calls == 1 {
-			mustResize(t, f, done)
-			mustResize(t, f, size)
-			armed = true
-		}
-	}}))
+	once := sync.OnceFunc(func() { armed = true })
+	check(t, f.LockContext(t.Context(), 0, size, &mmapio.LockOptions{Progress: cut(func(int64) { once() })}))
 	if armed {
 		t.Error("nothing came in between")
 	}
@@ -227,10 +217,8 @@ func TestProofLockAheadOfCut(t *testing.T) {
 
 // A lock reaches no further than the File.
 func TestProofLockAheadOfEnd(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Pagemap, prove.Scan)
 	const size = 256 * mib
-	needLockOf(t, size)
-	f := sparseFile(t, size)
+	f := aheadFile(t, size)
 	before, calls, most := prove.VmLck(t, 0), 0, int64(0)
 	check(t, f.View(20*mib, 1, touchSlice)) // so that the lock reaches ahead beyond it, and not at once
 	var re *mmapio.RangeError

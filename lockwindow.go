@@ -171,7 +171,9 @@ func (f *File) lockClaim(call *lockCall, w *window) error {
 		var err error
 		if sys.LocksOnFault() {
 			err = f.kernelLock(call, g, missing)
-			missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
+			if hi > w.hi {
+				missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
+			}
 		}
 		apart := l.apart
 		l.mu.Unlock()

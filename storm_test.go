@@ -205,9 +205,7 @@ func (s *storm) tally(kind string, err error) {
 		is = "! range"
 	case errors.As(err, &fe):
 		is = "! fault"
-		// The loop over chunks has let go of its memory by the time that Guard
-		// looks for the page, and a Close may have taken it.
-		if s.path == "" || fe.FileOff < stormKept*pageSize && kind != "chunks" {
+		if s.path == "" || fe.FileOff < stormKept*pageSize {
 			s.wrong(kind, err)
 		}
 	case errors.As(err, &le):

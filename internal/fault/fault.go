@@ -15,15 +15,15 @@ import (
 	"unsafe"
 )
 
-// addresser is what the runtime panics with for a fault whose address it knows.
-type addresser interface {
+// A Fault is what the runtime panics with for a fault whose address it knows.
+type Fault interface {
 	runtime.Error
 	Addr() uintptr
 }
 
 // Addr returns the address of the fault that a recovered value stands for.
 func Addr(recovered any) (uintptr, bool) {
-	if e, ok := recovered.(addresser); ok {
+	if e, ok := recovered.(Fault); ok {
 		return e.Addr(), true
 	}
 	return 0, false

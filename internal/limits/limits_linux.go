@@ -121,8 +121,8 @@ func (p *placeCache) limited(r root) (bool, error) {
 	return limited, err
 }
 
-// keptFiles leaves files that it has read open, to read them again in a tenth of the
-// time. What the kernel says in them is that of the moment all the same.
+// keptFiles leaves files that it has read open, to read them again in a quarter of
+// the time. What the kernel says in them is that of the moment all the same.
 type keptFiles struct {
 	fs.FS
 	fds map[string]int
