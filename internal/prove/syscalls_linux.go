@@ -17,8 +17,20 @@ import (
 // The kernel counts them (the tracepoint raw_syscalls:sys_enter), which takes root.
 func CountSyscalls(t testing.TB, pid int, during func()) int {
 	t.Helper()
+	return count(t, "raw_syscalls/sys_enter", pid, during)
+}
+
+// CountCalls returns how often this process makes one system call while during runs (the tracepoint
+// syscalls:sys_enter_NAME). The Go runtime's own calls, more of them the longer it takes, are not counted.
+func CountCalls(t testing.TB, name string, during func()) int {
+	t.Helper()
+	return count(t, "syscalls/sys_enter_"+name, 0, during)
+}
+
+func count(t testing.TB, event string, pid int, during func()) int {
+	t.Helper()
 	Need(t, Root)
-	id, err := sysEnter(t)
+	id, err := tracepoint(t, event)
 	if err != nil {
 		lack(t, Root, "system calls cannot be counted: "+err.Error())
 	}
@@ -63,14 +75,14 @@ func CountSyscalls(t testing.TB, pid int, during func()) int {
 	return sum
 }
 
-// sysEnter asks for the number of the tracepoint, on a mount of its own.
-func sysEnter(t testing.TB) (uint64, error) {
+// tracepoint asks for the number of one, on a mount of its own.
+func tracepoint(t testing.TB, event string) (uint64, error) {
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tracefs", 0, ""); err != nil {
 		return 0, fmt.Errorf("mount tracefs: %w", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH) //nolint:errcheck // the next run does not need its place
-	text, err := os.ReadFile(filepath.Join(dir, "events", "raw_syscalls", "sys_enter", "id"))
+	text, err := os.ReadFile(filepath.Join(dir, "events", event, "id"))
 	if err != nil {
 		return 0, err
 	}
