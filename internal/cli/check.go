@@ -28,7 +28,10 @@ tells, and is no failure.`,
 			files, missing := pinner.Walk(cmd.Context(), paths)
 			report, failed := pinner.Check(cmd.Context(), files)
 			failed = errors.Join(missing, failed)
-			if report == nil || report.Files == 0 && failed != nil {
+			if report != nil && report.Files == 0 && failed == nil {
+				failed = noFiles(paths)
+			}
+			if report == nil || report.Files == 0 {
 				return failed
 			}
 			return errors.Join(printReport(cmd.OutOrStdout(), report), failed, refused(report))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,7 +40,8 @@ func newLock() *cobra.Command {
 		Long: `lock locks every page of the files, and of all regular files below the
 directories, in RAM. It asks the kernel whether they are locked, prints a table,
 and holds them until SIGINT or SIGTERM comes or the time is over. A second signal
-ends it at once, also while it waits for a disk.
+ends it at once, also while it waits for a disk. Symbolic links are followed where
+they are named, and not inside of directories; no file at all is an error.
 
 After -- comes a command to run while the files are locked: its exit status is
 passed on (128 and the number of a signal that ended it; 126 or 127 if it could
@@ -96,6 +98,7 @@ func (j *lockJob) run(ctx context.Context) error {
 		}
 		child = &exec.Cmd{Path: path, Args: j.command}
 	}
+	keepIgnored()
 	stopped := untilInterrupted(ctx)
 	defer stopped.end()
 
@@ -132,7 +135,20 @@ func lockAll(ctx context.Context, paths []string) (*pinner.Held, error) {
 	}
 	// Where it cannot be raised the lock itself tells what is missing.
 	_, _ = mmapio.RaiseLockLimit()
-	return pinner.Hold(ctx, files)
+	held, err := pinner.Hold(ctx, files)
+	if err == nil && len(held.Files) == 0 {
+		return nil, noFiles(paths)
+	}
+	return held, err
+}
+
+// noFiles keeps a file system that is not mounted from being locked with success.
+func noFiles(paths []string) error {
+	names := make([]string, len(paths))
+	for i, path := range paths {
+		names[i] = fileName(path)
+	}
+	return fmt.Errorf("no regular file below %s (symbolic links inside of directories are not followed)", strings.Join(names, ", "))
 }
 
 // after fires when the time is over, and never if there is no limit to it.

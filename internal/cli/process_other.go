@@ -13,6 +13,8 @@ var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
 var passedOn = stopSignals
 
+func keepIgnored() {}
+
 func isIgnored(os.Signal) bool { return false } // to ask panics where there are none
 
 // fromTerminal: no interrupt can be passed on here.

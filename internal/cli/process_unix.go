@@ -20,6 +20,14 @@ var passedOn = []os.Signal{
 
 func isIgnored(sig os.Signal) bool { return signal.Ignored(sig) }
 
+// keepIgnored ignores what the runtime has not left ignored: shells have what runs
+// in the background of a script ignore both keys.
+func keepIgnored() {
+	if signal.Ignored(os.Interrupt) {
+		signal.Ignore(syscall.SIGQUIT)
+	}
+}
+
 // fromTerminal reports whether the child has the signal already. Ctrl-C, Ctrl-\ and
 // another size of the window are for all of the foreground, and to many programs
 // the second Ctrl-C means to leave their work as it is. Who sent it is not to be

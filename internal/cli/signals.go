@@ -47,7 +47,8 @@ func (in *interrupts) end() (ended bool) {
 
 // notify listens for signals, but for those that are ignored: under nohup, or in
 // the background of a script. To listen would undo that, for the command that
-// lock runs too.
+// lock runs too. (The runtime of Go takes all but SIGHUP and SIGINT over, ignored
+// or not, before anybody can look.)
 func notify(c chan<- os.Signal, all []os.Signal) {
 	for _, sig := range all {
 		if !isIgnored(sig) {

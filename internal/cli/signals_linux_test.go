@@ -18,7 +18,7 @@ import (
 	"github.com/mmapio/mmapio/internal/slowfs"
 )
 
-// ignored returns which of three signals are ignored, as /proc/PID/status says.
+// ignored returns which of four signals are ignored, as /proc/PID/status says.
 func ignored(t *testing.T, status string) uint64 {
 	t.Helper()
 	_, rest, _ := strings.Cut(status, "SigIgn:\t")
@@ -27,7 +27,7 @@ func ignored(t *testing.T, status string) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mask & (bit(syscall.SIGINT) | bit(syscall.SIGHUP) | bit(syscall.SIGTERM))
+	return mask & (bit(syscall.SIGINT) | bit(syscall.SIGQUIT) | bit(syscall.SIGHUP) | bit(syscall.SIGTERM))
 }
 
 func bit(sig syscall.Signal) uint64 { return 1 << (sig - 1) }
@@ -110,8 +110,8 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	already := ignored(t, statusOf("cat /proc/self/status")) // under nohup
 	for script, want := range map[string]uint64{
 		"%s":               0,
-		"%s & wait":        bit(syscall.SIGINT),
-		"trap '' INT; %s":  bit(syscall.SIGINT),
+		"%s & wait":        bit(syscall.SIGINT) | bit(syscall.SIGQUIT),
+		"trap '' INT; %s":  bit(syscall.SIGINT) | bit(syscall.SIGQUIT),
 		"trap '' HUP; %s":  bit(syscall.SIGHUP),
 		"trap '' TERM; %s": 0, // the Go runtime takes it over at the start
 	} {

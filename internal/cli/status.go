@@ -18,8 +18,8 @@ func newStatus() *cobra.Command {
 are in RAM, and in total.
 
 A question mark means that the kernel does not tell: it answers only to the
-owner of a file and to those who may write it, needs Linux 6.5, and does not know
-on some file systems (overlayfs, hugetlbfs).`,
+owner of a file and to those who may write it, and does not know on some file
+systems (hugetlbfs, DAX).`,
 		Example: `  mmapio status /srv/index
   mmapio status model.gguf /usr/lib/jvm`,
 		Args: needPaths,

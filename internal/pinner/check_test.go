@@ -42,12 +42,13 @@ func TestJudge(t *testing.T) {
 		{"memory", []Residency{inRAM(20*mib, 0)}, machine{available: mem(20 * mib)}, Refused, []string{"needs 21 MiB", "memory has 20 MiB available", "lock less"}},
 		{"memory, enough", []Residency{inRAM(20*mib, 0)}, machine{available: mem(22 * mib)}, Fits, nil},
 		{"memory, in part there", []Residency{inRAM(20*mib, 10*mib)}, machine{available: mem(15 * mib)}, Doubtful, []string{"up to 21 MiB"}},
-		{"memory, not known", []Residency{unknown(20 * mib)}, machine{available: mem(15 * mib)}, Refused, []string{"the kernel tells only who owns the files"}},
+		{"memory, not known", []Residency{unknown(20 * mib)}, machine{available: mem(15 * mib)}, Refused, []string{"the kernel does not tell what of the files is in memory"}},
 		{"cgroup", []Residency{inRAM(900*mib, 0)}, machine{cgroups: []limits.Cgroup{
 			{Path: "/inner", Limit: 1000 * mib, Usage: 12 * mib},
 			{Path: "/outer", Limit: 400 * mib, Usage: 100 * mib, InactiveFile: 60 * mib, ActiveFile: 20 * mib},
 			{Path: "/root", Limit: limits.None},
 		}}, Refused, []string{"cgroup /outer has a limit of 400 MiB (419430400), 100 MiB in use, 80 MiB of it", "would kill the process", "MemoryMax=960M"}},
+		{"cgroup, not known", []Residency{unknown(20 * mib)}, machine{cgroups: []limits.Cgroup{{Path: "/c", Limit: 10 * mib}}}, Refused, []string{"might kill the process"}},
 		{"mappings", []Residency{inRAM(1, 0), inRAM(1, 0), inRAM(0, 0)}, machine{maps: &mapLimit{inUse: 49, limit: 101}}, Refused, []string{
 			"needs 2 mappings", "vm.max_map_count is 101", "49 mappings in use", "sysctl vm.max_map_count=128",
 		}},

@@ -47,7 +47,11 @@ func (h *Held) add(ctx context.Context, file File) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f, err := mmapio.OpenFile(file.Path, &mmapio.Options{DropFD: true})
+	var f *mmapio.File
+	file, err := file.byAnyName(func(file File) (err error) {
+		f, err = mmapio.OpenFile(file.Path, &mmapio.Options{DropFD: true})
+		return err
+	})
 	if file.gone(err) {
 		return nil
 	}

@@ -176,3 +176,54 @@ func TestGoneMeanwhile(t *testing.T) {
 		t.Error("held all the same")
 	}
 }
+
+// A file that is there by one of its names is not gone, and one that was named is
+// missed, however it was met first.
+func TestOtherNames(t *testing.T) {
+	prove.Need(t, prove.Verify)
+	dir := t.TempDir()
+	newFiles(t, dir, "first", "named", "stays")
+	first, second, named := filepath.Join(dir, "first"), filepath.Join(dir, "second"), filepath.Join(dir, "named")
+	check(t, os.Link(first, second))
+	linked, err := Walk(t.Context(), []string{dir})
+	check(t, err)
+	asked, err := Walk(t.Context(), []string{dir, named})
+	check(t, err)
+	check(t, os.Remove(first))
+	check(t, os.Remove(named))
+
+	all, err := Status(t.Context(), linked)
+	check(t, err)
+	h, err := Hold(t.Context(), linked)
+	check(t, err)
+	assertHeld(t, dir, "second", "stays")
+	if len(all) != 2 || all[0].Path != second || len(h.Files) != 2 || h.Files[0].Path != second {
+		t.Errorf("status of %v, held %v", all, h.Files)
+	}
+	check(t, h.Release())
+
+	_, err = Status(t.Context(), asked)
+	_, errHold := Hold(t.Context(), asked)
+	for _, err := range []error{err, errHold} {
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), named) {
+			t.Errorf("named: %v", err)
+		}
+	}
+}
+
+// What has a number that another file had when it was met is a file of its own.
+func TestNumberOfAnother(t *testing.T) {
+	dir := t.TempDir()
+	newFiles(t, dir, "a", "new")
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	w := walker{ctx: t.Context(), seen: newSeen()}
+	w.root(a)
+	check(t, os.Rename(a, b))
+	check(t, os.Rename(filepath.Join(dir, "new"), a))
+	w.root(b)
+	w.root(b)
+	w.root(a)
+	if len(w.files) != 3 || w.files[1].Path != b || w.files[2].Path != a || len(w.errs) > 0 {
+		t.Errorf("found %v, %v", w.files, w.errs)
+	}
+}

@@ -23,10 +23,24 @@ type File struct {
 	// Found is set for what was found in a directory. If it is gone by the time
 	// that it is looked at, it is no longer what was asked for, and passed over.
 	Found bool
+
+	also *File // the same file by another name, should this one be gone
 }
 
 // gone reports whether an error about the file says that it has left a directory.
 func (f File) gone(err error) bool { return f.Found && errors.Is(err, fs.ErrNotExist) }
+
+// byAnyName calls try with the file's names until one is not gone, and returns that
+// one, or the last.
+func (f File) byAnyName(try func(f File) error) (File, error) {
+	for {
+		err := try(f)
+		if f.also == nil || !f.gone(err) {
+			return f, err
+		}
+		f = *f.also
+	}
+}
 
 // Pages is how many pages the file fills, the last one perhaps in part.
 func (f File) Pages() int64 { return pages(f.Size) }

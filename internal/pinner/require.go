@@ -74,7 +74,7 @@ func (d demand) compare(q *Requirement) {
 	default:
 		q.Verdict = Refused
 		if d.guessed {
-			q.Fact += "; the kernel tells only who owns the files, or may write them, what of them is in memory already, so nothing is taken to be"
+			q.Fact += "; the kernel does not tell what of the files is in memory already (to those who neither own them nor may write them, and on some file systems), so nothing is taken to be"
 		}
 	}
 }
@@ -98,8 +98,12 @@ func (d demand) cgroup(c limits.Cgroup) Requirement {
 	d.compare(&q)
 	if q.Verdict != Fits {
 		want := roundUp(plus(c.Limit-q.Have, room(d.pages)))
-		q.Remedy = fmt.Sprintf("the kernel would kill the process; raise the limit: systemd MemoryMax=%s, "+
-			"docker --memory=%d, Kubernetes limits.memory", systemdSize(want), want)
+		would := "would"
+		if q.Verdict == Doubtful || d.guessed {
+			would = "might"
+		}
+		q.Remedy = fmt.Sprintf("the kernel %s kill the process; raise the limit: systemd MemoryMax=%s, "+
+			"docker --memory=%d, Kubernetes limits.memory", would, systemdSize(want), want)
 	}
 	return q
 }

@@ -3,6 +3,8 @@ package pinner
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -34,7 +36,7 @@ func Status(ctx context.Context, files []File) ([]Residency, error) {
 		switch {
 		case errs[i] == nil:
 			known = append(known, r)
-		case files[i].gone(errs[i]):
+		case r.gone(errs[i]): // under its last name
 			errs[i] = nil
 		}
 	}
@@ -42,9 +44,14 @@ func Status(ctx context.Context, files []File) ([]Residency, error) {
 }
 
 func residency(file File) (Residency, error) {
-	f, info, err := open(file.Path)
+	var f *os.File
+	var info fs.FileInfo
+	file, err := file.byAnyName(func(file File) (err error) {
+		f, info, err = open(file.Path)
+		return err
+	})
 	if err != nil {
-		return Residency{}, err
+		return Residency{File: file}, err
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	file.Size = info.Size()
@@ -53,7 +60,7 @@ func residency(file File) (Residency, error) {
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 	case err != nil:
-		return Residency{}, pathError("residency", file.Path, err)
+		return Residency{File: file}, pathError("residency", file.Path, err)
 	default:
 		r.Resident = min(counts.Resident, r.Pages())
 	}

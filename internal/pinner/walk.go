@@ -87,18 +87,38 @@ func (w *walker) dir(dir string, found bool) {
 func (w *walker) fail(err error) { w.errs = append(w.errs, err) }
 
 func (w *walker) add(f File, info fs.FileInfo) {
-	if !w.seen.before(info) {
+	at, known := w.seen.find(info)
+	if known {
+		// Who has the name met first now may be another, and a new file may have
+		// been given the number of one that is gone.
+		now, err := os.Stat(w.files[at].Path)
+		known = err != nil || os.SameFile(now, info)
+	}
+	if !known {
+		w.seen.put(info, len(w.files))
 		w.files = append(w.files, f)
+		return
+	}
+	switch first := &w.files[at]; {
+	case first.Path == f.Path:
+		first.Found = first.Found && f.Found
+	default:
+		f.also, first.also = first.also, &f
 	}
 }
 
-// seen knows files by what they are and not by their names.
+// seen knows files by what they are and not by their names, and where they stand.
 type seen struct {
-	ids map[[2]uint64]struct{}
+	ids map[[2]uint64]int
 	// Where the system does not put an identity into the FileInfo, comparing
 	// is expensive: os.SameFile opens the files. Only those that look alike
 	// are compared.
-	alike map[looks][]fs.FileInfo
+	alike map[looks][]standing
+}
+
+type standing struct {
+	info fs.FileInfo
+	at   int
 }
 
 type looks struct {
@@ -107,28 +127,40 @@ type looks struct {
 }
 
 func newSeen() *seen {
-	return &seen{ids: map[[2]uint64]struct{}{}, alike: map[looks][]fs.FileInfo{}}
+	return &seen{ids: map[[2]uint64]int{}, alike: map[looks][]standing{}}
 }
 
-// before reports whether the file was there before, and remembers it.
-func (s *seen) before(info fs.FileInfo) bool {
+// find returns where the file stands, if it was put.
+func (s *seen) find(info fs.FileInfo) (at int, known bool) {
 	if id, ok := identity(info); ok {
-		_, known := s.ids[id]
-		s.ids[id] = struct{}{}
-		return known
+		at, known = s.ids[id]
+		return at, known
 	}
 	return s.compare(info)
 }
 
-func (s *seen) compare(info fs.FileInfo) bool {
-	key := looks{info.Size(), info.ModTime()}
-	for _, other := range s.alike[key] {
-		if os.SameFile(info, other) {
-			return true
+func (s *seen) put(info fs.FileInfo, at int) {
+	if id, ok := identity(info); ok {
+		s.ids[id] = at
+		return
+	}
+	s.putAlike(info, at)
+}
+
+func looksOf(info fs.FileInfo) looks { return looks{info.Size(), info.ModTime()} }
+
+func (s *seen) putAlike(info fs.FileInfo, at int) {
+	key := looksOf(info)
+	s.alike[key] = append(s.alike[key], standing{info, at})
+}
+
+func (s *seen) compare(info fs.FileInfo) (at int, known bool) {
+	for _, other := range s.alike[looksOf(info)] {
+		if os.SameFile(info, other.info) {
+			return other.at, true
 		}
 	}
-	s.alike[key] = append(s.alike[key], info)
-	return false
+	return 0, false
 }
 
 // identity is the device and the inode. Each Unix has them in a struct of the

@@ -165,8 +165,12 @@ func TestSeenWithoutIdentity(t *testing.T) {
 	}{{"a", false}, {"b", false}, {"a", true}, {"b", true}} {
 		info, err := os.Stat(filepath.Join(dir, tc.name))
 		check(t, err)
-		if got := s.compare(info); got != tc.before {
-			t.Errorf("%s: got %v", tc.name, got)
+		at, got := s.compare(info)
+		if got != tc.before || got && at != int(tc.name[0]) {
+			t.Errorf("%s: got %d, %v", tc.name, at, got)
+		}
+		if !got {
+			s.putAlike(info, int(tc.name[0]))
 		}
 	}
 }
