@@ -218,8 +218,9 @@ func (s *source) why(off int64, store bool) error {
 		} else if err != nil {
 			return underlying(err)
 		}
+		left, limited := sys.MemoryLeft(f)
 		switch {
-		case sys.MemoryFull(f):
+		case limited && left == 0:
 			return sys.ErrNoSpace
 		case s.mode != ReadWrite:
 		case f == s.file:

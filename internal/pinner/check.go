@@ -31,6 +31,8 @@ type Requirement struct {
 	Verdict Verdict
 	Fact    string // what was found, with its numbers; goes after the name in a sentence
 	Remedy  string // where Verdict is Refused or Doubtful: what to do
+
+	first *File // where it is known at once: the first that is too much
 }
 
 // NoLimit is a Have that is never too little.
@@ -105,6 +107,7 @@ func judge(all []Residency, m machine) *Report {
 	for _, c := range m.cgroups {
 		r.Requirements = append(r.Requirements, d.cgroup(c))
 	}
+	r.Requirements = append(r.Requirements, inMemory(all)...)
 	if m.maps != nil {
 		r.Requirements = append(r.Requirements, mapCount(r.Mappings, *m.maps))
 	}

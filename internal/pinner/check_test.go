@@ -13,10 +13,12 @@ const mib = 1 << 20
 
 // inRAM is a file with so many of its bytes in memory.
 func inRAM(size, resident int64) Residency {
-	return Residency{File{Path: "file", Size: size}, resident / pageSize}
+	return Residency{File: File{Path: "file", Size: size}, Resident: resident / pageSize}
 }
 
-func unknown(size int64) Residency { return Residency{File{Path: "file", Size: size}, Unknown} }
+func unknown(size int64) Residency {
+	return Residency{File: File{Path: "file", Size: size}, Resident: Unknown}
+}
 
 func TestJudge(t *testing.T) {
 	mem := func(n int64) *int64 { return &n }

@@ -131,6 +131,9 @@ func refusal(r *Report, files []File) error {
 	var errs []error
 	for _, q := range r.Refused() {
 		first := firstTooMuch(q, files)
+		if q.first != nil {
+			first = *q.first
+		}
 		errs = append(errs, &RefusedError{Path: first.Path, Size: first.Size, Files: len(files), Requirement: q})
 	}
 	return errors.Join(errs...)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/mmapio/mmapio/internal/limits"
@@ -226,4 +227,33 @@ func TestNumberOfAnother(t *testing.T) {
 	if len(w.files) != 3 || w.files[1].Path != b || w.files[2].Path != a || len(w.errs) > 0 {
 		t.Errorf("found %v, %v", w.files, w.errs)
 	}
+}
+
+// On a tmpfs a hole takes memory when it is read. What does not fit is refused
+// before it fills the tmpfs.
+func TestHolesInMemory(t *testing.T) {
+	dir := prove.SmallTmpfs(t, 4*mib)
+	small, large := filepath.Join(dir, "small"), filepath.Join(dir, "large")
+	for path, size := range map[string]int64{small: mib, large: 8 * mib} {
+		check(t, os.WriteFile(path, make([]byte, mib), 0o600))
+		check(t, os.Truncate(path, size))
+	}
+	files, err := Walk(t.Context(), []string{small, large})
+	check(t, err)
+	h, err := Hold(t.Context(), files)
+	var refused *RefusedError
+	if !errors.As(err, &refused) || refused.Path != large || refused.Need != 7*mib || refused.Have != 2*mib {
+		t.Errorf("held %v: %v", h, err)
+	}
+	var fs syscall.Statfs_t
+	check(t, syscall.Statfs(dir, &fs))
+	if left := int64(fs.Bavail) * int64(fs.Bsize); left != 2*mib {
+		t.Errorf("%d bytes are left", left)
+	}
+	check(t, os.Truncate(large, 3*mib))
+	files, err = Walk(t.Context(), []string{small, large})
+	check(t, err)
+	h, err = Hold(t.Context(), files)
+	check(t, err)
+	check(t, h.Release())
 }

@@ -108,6 +108,35 @@ func (d demand) cgroup(c limits.Cgroup) Requirement {
 	return q
 }
 
+// inMemory compares with the space of each file system that keeps its files in
+// memory and has too little for their holes. The others are not worth a line.
+func inMemory(all []Residency) (refused []Requirement) {
+	at := map[uint64]*Requirement{}
+	var order []*Requirement
+	for _, r := range all {
+		if r.holes == nil {
+			continue
+		}
+		q := at[r.holes.fs]
+		if q == nil {
+			q = &Requirement{Name: "tmpfs of " + r.Path, Unit: Bytes, Have: r.holes.left}
+			at[r.holes.fs], order = q, append(order, q)
+		}
+		q.Need = plus(q.Need, r.holes.bytes)
+		if q.Need > q.Have && q.first == nil {
+			q.Verdict, q.first = Refused, &r.File
+		}
+	}
+	for _, q := range order {
+		if q.Verdict == Refused {
+			q.Fact = fmt.Sprintf("has %s left (%d), and gives holes that are read memory of their own", size(q.Have), q.Have)
+			q.Remedy = "make room there, or mount it with a larger size="
+			refused = append(refused, *q)
+		}
+	}
+	return refused
+}
+
 // mapCount stays below half of what the kernel allows: where no mapping can be
 // made any more the Go runtime itself dies.
 func mapCount(need int64, m mapLimit) Requirement {

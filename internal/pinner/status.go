@@ -20,6 +20,32 @@ const Unknown = -1
 type Residency struct {
 	File           // with the size that it has now
 	Resident int64 // pages, or Unknown
+
+	holes *holes // nil if there are none, or they take nothing to be read
+}
+
+// holes are what of a file has no block yet, on a file system that keeps its files
+// in memory and gives them blocks when they are read, too.
+type holes struct {
+	fs    uint64 // its number
+	bytes int64
+	left  int64 // of the file system, for all
+}
+
+func holesOf(f *os.File, info fs.FileInfo) *holes {
+	left, limited := sys.MemoryLeft(f)
+	if !limited {
+		return nil
+	}
+	stat, ok := numbers(info, "Dev", "Blocks")
+	if !ok {
+		return nil
+	}
+	bytes := times(pages(info.Size()), pageSize) - int64(min(stat[1], most/512))*512
+	if bytes <= 0 {
+		return nil
+	}
+	return &holes{fs: stat[0], bytes: bytes, left: left}
 }
 
 // Status asks how much of each file is in RAM. Files that cannot be asked
@@ -55,7 +81,7 @@ func residency(file File) (Residency, error) {
 	}
 	defer f.Close() //nolint:errcheck // only read from
 	file.Size = info.Size()
-	r := Residency{File: file, Resident: Unknown}
+	r := Residency{File: file, Resident: Unknown, holes: holesOf(f, info)}
 	counts, err := sys.Resident(f, 0, r.Size)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):

@@ -43,7 +43,7 @@ func TestStatus(t *testing.T) {
 	path := prove.NewFile(t, dir, "file", 1<<20+1)
 	prove.DropCaches(t)
 	pages := 1<<20/pageSize + 1
-	if got := status(t, path); got != (Residency{File{Path: path, Size: 1<<20 + 1}, 0}) {
+	if got := status(t, path); got != (Residency{File: File{Path: path, Size: 1<<20 + 1}, Resident: 0}) {
 		t.Errorf("dropped: got %+v", got)
 	}
 	f, err := os.Open(path)
@@ -66,7 +66,7 @@ func TestStatusEmpty(t *testing.T) {
 	tree(t, dir, "full")
 	path := filepath.Join(dir, "empty")
 	check(t, os.WriteFile(path, nil, 0o600))
-	if got := status(t, path); got != (Residency{File{Path: path, Size: 0}, 0}) {
+	if got := status(t, path); got != (Residency{File: File{Path: path, Size: 0}, Resident: 0}) {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -107,11 +107,11 @@ func TestStatusOverlay(t *testing.T) {
 	path := filepath.Join(merged, "file")
 	_, err := os.ReadFile(path)
 	check(t, err)
-	if got := status(t, path); got != (Residency{File{Path: path, Size: 64 << 10}, 64 << 10 / pageSize}) {
+	if got := status(t, path); got != (Residency{File: File{Path: path, Size: 64 << 10}, Resident: 64 << 10 / pageSize}) {
 		t.Errorf("got %+v", got)
 	}
 	prove.DropCaches(t)
-	if got := status(t, path); got != (Residency{File{Path: path, Size: 64 << 10}, 0}) {
+	if got := status(t, path); got != (Residency{File: File{Path: path, Size: 64 << 10}, Resident: 0}) {
 		t.Errorf("dropped: got %+v", got)
 	}
 }

@@ -163,25 +163,28 @@ func (s *seen) compare(info fs.FileInfo) (at int, known bool) {
 	return 0, false
 }
 
-// identity is the device and the inode. Each Unix has them in a struct of the
-// same name and in fields of other widths; looking them up by name does
-// without a file for each.
-func identity(info fs.FileInfo) (id [2]uint64, ok bool) {
+// identity is the device and the inode.
+func identity(info fs.FileInfo) (id [2]uint64, ok bool) { return numbers(info, "Dev", "Ino") }
+
+// numbers are two fields of what stat(2) gave. Each Unix has them in a struct of the
+// same name and in fields of other widths; looking them up by name does without a
+// file for each.
+func numbers(info fs.FileInfo, names ...string) (n [2]uint64, ok bool) {
 	stat := reflect.Indirect(reflect.ValueOf(info.Sys()))
 	if stat.Kind() != reflect.Struct {
-		return id, false
+		return n, false
 	}
-	for i, name := range [...]string{"Dev", "Ino"} {
+	for i, name := range names {
 		switch field := stat.FieldByName(name); {
 		case !field.IsValid():
-			return id, false
+			return n, false
 		case field.CanUint():
-			id[i] = field.Uint()
+			n[i] = field.Uint()
 		case field.CanInt():
-			id[i] = uint64(field.Int()) // only compared
+			n[i] = uint64(field.Int()) // none is negative, but for numbers that are only compared
 		default:
-			return id, false
+			return n, false
 		}
 	}
-	return id, true
+	return n, true
 }

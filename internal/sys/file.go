@@ -82,12 +82,12 @@ func AllowHoles(f *os.File) { allowHoles(f) }
 // fallocate(2) with FALLOC_FL_KEEP_SIZE.
 func Probe(f *os.File, off, n int64) (lacking bool, err error) { return probe(f, off, n) }
 
-// MemoryFull reports whether f is on a file system that keeps its files in memory
-// up to a limit, and that has none left: there a load from a hole wants a block,
-// too. False where the system cannot be asked.
+// MemoryLeft tells how many bytes a file system that keeps its files in memory, up
+// to a limit, has left for f: there a load from a hole wants a block, too. limited is
+// false of all others, and where the system cannot be asked.
 //
 // fstatfs(2) on tmpfs.
-func MemoryFull(f *os.File) bool { return memoryFull(f) }
+func MemoryLeft(f *os.File) (left int64, limited bool) { return memoryLeft(f) }
 
 // HugeFile returns the size of the pages of a file that has none but huge ones,
 // and 0 for all others: the kernel maps it in whole pages of its own, also where

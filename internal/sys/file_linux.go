@@ -149,11 +149,14 @@ func nearlyFull(fd int) bool {
 	return unix.Fstatfs(fd, &fs) == nil && fs.Bavail < fs.Blocks/50
 }
 
-func memoryFull(f *os.File) bool {
+func memoryLeft(f *os.File) (left int64, limited bool) {
 	var fs unix.Statfs_t
 	err := control(f, func(fd int) error { return unix.Fstatfs(fd, &fs) })
 	// Without a limit there are no blocks at all.
-	return err == nil && uint32(fs.Type) == unix.TMPFS_MAGIC && fs.Blocks > 0 && fs.Bavail == 0
+	if err != nil || uint32(fs.Type) != unix.TMPFS_MAGIC || fs.Blocks == 0 {
+		return 0, false
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize), true
 }
 
 func memlockLimits() (soft, hard int64, exempt bool, err error) {

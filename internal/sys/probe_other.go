@@ -6,7 +6,7 @@ import "os"
 
 func probe(f *os.File, off, n int64) (bool, error) { return false, nil }
 
-func memoryFull(*os.File) bool { return false }
+func memoryLeft(*os.File) (left int64, limited bool) { return 0, false }
 
 func pathOf(f *os.File) (string, error) { return "", ErrUnsupported }
 
