@@ -204,6 +204,9 @@ func (f *File) moveOutStep(op string, g *generation, at, end int64, h sys.Hint) 
 	l.mu.Unlock()
 	m.forget(at, end)
 	runtime.KeepAlive(g)
+	if h != sys.DontNeed {
+		f.keepAround(g, at, end) // a folio that reaches out of the range was split
+	}
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return f.fail(op, underlying(err))
 	}
@@ -229,9 +232,7 @@ func (f *File) collapse(op string, off, n int64) error {
 			next = min(end, hi-start-int64(m.delta))
 			lo, hi = max(lo, start), min(hi, start+m.mapped.Load())
 			err := m.space.Advise(m.base+int(lo-start), int(hi-lo), sys.Collapse)
-			f.locks.mu.Lock()
-			f.keepIn(g, lo-start, hi-start)
-			f.locks.mu.Unlock()
+			f.keepAround(g, lo-start, hi-start)
 			if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 				return f.fail(op, err)
 			}

@@ -1,6 +1,9 @@
 package mmapio
 
 import (
+	"context"
+
+	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -113,11 +116,16 @@ func (f *File) replace(op string, g *generation, size int64, t *tail, fill func(
 	if err != nil {
 		return err
 	}
-	if fill != nil {
-		if err := fill(g, next); err != nil {
-			next.mem.retire()
-			return err
+	room, err := f.roomToMove(op, g, next)
+	defer room.release()
+	if err == nil && fill != nil {
+		if err = fill(g, next); err == nil && !g.mem.secret {
+			room.release() // charged by now; a secret is copied as its locks are handed over
 		}
+	}
+	if err != nil {
+		next.mem.retire()
+		return err
 	}
 	if err := f.readyTail(t, next); err != nil {
 		next.mem.retire()
@@ -137,6 +145,23 @@ func (f *File) replace(op string, g *generation, size int64, t *tail, fill func(
 	g.mem.retire()
 	f.keep(g.mem.extent)
 	return nil
+}
+
+// roomToMove asks the cgroups for what is locked of memory with no file behind it:
+// until the old generation is given up, there are two of it.
+func (f *File) roomToMove(op string, g, next *generation) (room, error) {
+	if !f.anonymous() {
+		return room{}, nil
+	}
+	l := &f.locks
+	l.mu.Lock()
+	held := l.set.Held(nil, 0, g.mem.mapped.Load())
+	l.mu.Unlock()
+	if len(held) == 0 {
+		return room{}, nil
+	}
+	call := lockCall{op: op, n: int64(len(g.data)), level: lockset.Now}
+	return f.roomInCgroups(context.Background(), &call, next, held)
 }
 
 // keep remembers old generations that are still in use, for a shrink to see.

@@ -11,8 +11,8 @@ import (
 )
 
 // siblings are the Files of this process that have ever locked pages, by what they
-// map: when one of them cuts the file, the kernel takes a whole folio out of the
-// mappings of all.
+// map: when one of them cuts the file, or has a folio split or joined by advice, the
+// kernel takes the whole folio out of the mappings of all.
 var siblings struct {
 	mu sync.Mutex
 	of map[sys.FileID][]weak.Pointer[File]
@@ -82,15 +82,36 @@ func cutAt(info fs.FileInfo, end int64) {
 	}
 }
 
+// folioMost bounds the folios in which the kernel keeps files.
+func folioMost() int64 { return 2048 * int64(sys.PageSize()) }
+
 // keepBefore is keepIn for the folio in which an offset of the file lies.
-func (f *File) keepBefore(end int64) {
-	const most = 2048 // pages
+func (f *File) keepBefore(end int64) { f.keepWithin(end-folioMost(), end) }
+
+// keepAround keeps locked pages in, of every File over what g maps, after advice about
+// [lo, hi) of it that may have split or joined folios which reach into that: the
+// kernel takes those out of the mappings of all.
+func (f *File) keepAround(g *generation, lo, hi int64) {
+	all := siblingsOf(f.src.info)
+	if f.src.info == nil {
+		all = []*File{f}
+	}
+	skew := f.src.off - int64(g.mem.delta)
+	for _, s := range all {
+		s.keepWithin(lo+skew-folioMost(), min(hi+skew, maxInt64-folioMost())+folioMost())
+	}
+}
+
+// keepWithin is keepIn by offsets of the file.
+func (f *File) keepWithin(lo, hi int64) {
 	f.locks.mu.Lock()
 	defer f.locks.mu.Unlock()
-	if g := f.cur.Load(); g != closedGeneration {
-		// The file may be longer than what can be mapped.
-		hi := min(end-f.src.off+int64(g.mem.delta), g.mem.mapped.Load())
-		hi = int64(pageUp(int(max(hi, 0))))
-		f.keepIn(g, hi-most*int64(sys.PageSize()), hi)
+	g := f.cur.Load()
+	if g == closedGeneration {
+		return
 	}
+	skew := int64(g.mem.delta) - f.src.off
+	// The file may be longer than what can be mapped.
+	hi = min(hi+skew, g.mem.mapped.Load())
+	f.keepIn(g, max(lo+skew, 0), int64(pageUp(int(max(hi, 0)))))
 }

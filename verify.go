@@ -12,17 +12,29 @@ import (
 
 func (f *File) verify(op string, off, n int64) error {
 	for try := 0; ; try++ {
-		if sure, err := f.verifyOnce(op, off, n, try >= 3); sure {
+		sure, err := f.verifyOnce(op, off, n, try)
+		if sure {
 			return err
+		}
+		if err != nil {
+			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
+// moves is how often verify waits for a ms until the kernel has moved a page.
+const moves = 100
+
+// errMoving is not an error: a page that is locked may be moved about in memory,
+// and looks as if it were in swap meanwhile.
+var errMoving = errors.New("the page is being moved")
+
 // verifyOnce is one try of verify. It is not sure of what has changed since it
 // looked: a Resize leaves a mapping behind whose locks have gone to the next, and
-// an unlock takes huge pages apart before it brings them in again. still keeps
-// both waiting meanwhile.
-func (f *File) verifyOnce(op string, off, n int64, still bool) (sure bool, _ error) {
+// an unlock takes huge pages apart before it brings them in again. After some tries
+// it keeps both waiting meanwhile.
+func (f *File) verifyOnce(op string, off, n int64, try int) (sure bool, _ error) {
+	still := try >= 3
 	l := &f.locks
 	l.mu.Lock()
 	g, lo, hi, err := f.lockRange(op, off, n)
@@ -65,6 +77,10 @@ func (f *File) verifyOnce(op string, off, n int64, still bool) (sure bool, _ err
 	case bad >= 0:
 		if f.cur.Load().mem != m || !m.lacks(bad, badWhy) {
 			return false, nil
+		}
+		// A page that was on its way may have come in between.
+		if moving := m.space.Swapped(m.base + int(bad)); try < moves && (moving || !m.lacks(bad, badWhy)) {
+			return false, errMoving
 		}
 		end, why = bad, badWhy
 	case why == nil:

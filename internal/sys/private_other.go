@@ -6,6 +6,8 @@ func (s *Space) huge(at int) bool { return true }
 
 func (s *Space) private(at, n int) (lo, hi int, err error) { return 0, 0, ErrUnsupported }
 
+func (s *Space) swapped(int) bool { return false }
+
 func (s *Space) firstPresent(at, n int) (int, error) { return 0, ErrUnsupported }
 
 func (s *Space) present(at, n int, run func(lo, hi int)) error { return ErrUnsupported }

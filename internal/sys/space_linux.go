@@ -256,6 +256,22 @@ func (s *Space) firstPresent(at, n int) (int, error) {
 	return lo, nil
 }
 
+func (s *Space) swapped(at int) bool {
+	if lo, _, err := s.scan(at, pageSize(), 1, 0, pageIsSwapped, 0); err == nil {
+		return lo >= 0
+	}
+	fd, err := procPagemap()
+	if err != nil {
+		return false
+	}
+	swapped := false
+	err = s.entries(fd, at, pageSize(), func(_ int, entry uint64) bool {
+		swapped = entry&entrySwapped != 0
+		return false
+	})
+	return err == nil && swapped
+}
+
 func (s *Space) huge(at int) bool {
 	lo, _, err := s.scan(at, pageSize(), 1, 0, pageIsHuge, 0)
 	return err != nil || lo >= 0

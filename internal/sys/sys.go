@@ -228,6 +228,10 @@ func (s *Space) Unlocked(at, n int) (int, error) { return s.unlocked(at, n) }
 // Linux 6.11: ioctl PROCMAP_QUERY. Before, flag ht in /proc/self/smaps.
 func (s *Space) HugeEnd(at int) (end int, ok bool) { return s.hugeEnd(at) }
 
+// Swapped reports whether a page is in swap, or is just being moved to another place
+// in memory: the kernel does not tell which. False where it tells neither.
+func (s *Space) Swapped(at int) bool { return s.swapped(at) }
+
 // Absent returns the first page of the range that has no memory of its own (it
 // is not mapped in, or is the shared page of zeroes), or -1.
 func (s *Space) Absent(at, n int) (int, error) { return s.absent(at, n) }
