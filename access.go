@@ -19,7 +19,7 @@ import (
 // A cursor is io.NewSectionReader(f, 0, f.Size()).
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
-	if g.has(off, len(p)) && !g.mem.gated && g.mem.loadable(off, len(p)) && !g.mem.contains(fault.Start(p)) {
+	if g.has(off, len(p)) && !g.mem.gated && g.mem.loadable(off, len(p)) && !g.mem.lent(fault.Start(p)) {
 		ok := fault.Copy(p, g.data[off:off+int64(len(p))], g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
 		if ok {
@@ -70,7 +70,7 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 // before it, which are written. ReadOnly: ErrReadOnly.
 func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
-	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) && !g.mem.contains(fault.Start(p)) {
+	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) && !g.mem.lent(fault.Start(p)) {
 		ok := fault.Copy(g.data[off:off+int64(len(p))], p, g.mem.area.Lo, g.mem.area.Hi)
 		runtime.KeepAlive(g)
 		if ok && f.policy != nil {
@@ -111,7 +111,7 @@ func (f *File) writeAt(p []byte, off int64) (int, error) {
 var errMoved error = &sentinel{"the mapping has moved", fs.ErrClosed}
 
 // copyOver copies between the caller's bytes and the generation's at off. The
-// caller's may be the generation's, too, lent by View or Update.
+// caller's may be the File's, too, lent by View, Update or Region.
 func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n int, err error) {
 	defer runtime.KeepAlive(g)
 	if g.mem.gated {
@@ -124,14 +124,43 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 			return 0, errMoved
 		}
 	}
-	store, theirs := op == "writeat", dst
+	store, theirs := op == "writeat", &dst
 	if store {
-		theirs = src
+		theirs = &src
 	}
-	if g.mem.contains(fault.Start(theirs)) && overlap(dst, src) {
+	if first := fault.Start(*theirs); g.mem.lent(first) && !g.mem.contains(first) {
+		if same := g.sameBytes(*theirs); same != nil {
+			// They keep the extent that they are from, but not this one.
+			pass, ok := g.mem.holders.Enter()
+			if !ok {
+				return 0, errMoved
+			}
+			defer pass.Leave()
+			if f.cur.Load() != g {
+				return 0, errMoved
+			}
+			*theirs = same
+		}
+	}
+	if g.mem.contains(fault.Start(*theirs)) && overlap(dst, src) {
 		return f.copyWithin(op, g, dst, src)
 	}
 	return f.copySteps(op, g, dst, src, off, store, g.mem.gated)
+}
+
+// sameBytes returns those of the generation that b shows, which an earlier one has
+// lent; nil if none has.
+func (g *generation) sameBytes(b []byte) []byte {
+	a := fault.Find(fault.Start(b))
+	if a == nil {
+		return nil
+	}
+	e := a.Owner.(*extent)
+	off := e.offset(fault.Start(b))
+	if e.src != g.mem.src || !g.has(off, len(b)) {
+		return nil
+	}
+	return g.data[off : off+int64(len(b))]
 }
 
 // overlap reports whether two slices of the same length have a byte in common.

@@ -89,6 +89,8 @@ type extent struct {
 	idle    bool // … but for the addresses
 
 	area fault.Area
+	// Where what was lent before this extent may lie, see lent.
+	before, beforeLen uintptr
 
 	resident, writable known.Set // pages, counted from base; see stall.go
 
@@ -134,6 +136,23 @@ func (e *extent) contains(addr uintptr) bool { return e.area.Lo <= addr && addr 
 // offset turns an address into an offset from the first mapped byte.
 func (e *extent) offset(addr uintptr) int64 {
 	return int64(addr) - int64(e.area.Lo) - int64(e.base+e.delta)
+}
+
+// lent reports whether a byte may have been lent by the File: from this extent, or
+// from one before it that somebody holds.
+func (e *extent) lent(addr uintptr) bool { return e.contains(addr) || addr-e.before < e.beforeLen }
+
+// follow notes which extents are before this one.
+func (e *extent) follow(all ...*extent) {
+	lo, hi := ^uintptr(0), uintptr(0)
+	for _, b := range all {
+		if b.area.Hi > b.area.Lo {
+			lo, hi = min(lo, b.area.Lo), max(hi, b.area.Hi)
+		}
+	}
+	if lo < hi {
+		e.before, e.beforeLen = lo, hi-lo
+	}
 }
 
 // retire takes the memory away as soon as nobody is inside.

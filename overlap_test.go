@@ -3,9 +3,11 @@ package mmapio_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
 )
 
 // overlaps are copies within a File of 4 MiB, whose source and target overlap.
@@ -88,4 +90,74 @@ func TestReadIntoReadOnly(t *testing.T) {
 		}
 	}
 	same(t, "the file", contentOf(t, f), content)
+}
+
+// TestCopyOverlapBefore is TestCopyOverlap for bytes that were lent before the mapping
+// moved: they show the same bytes of the file at another place.
+func TestCopyOverlapBefore(t *testing.T) {
+	needMaps(t)
+	const size = 4 << 20
+	path, content := patternFile(t, size)
+	moved := false
+	for _, hot := range []bool{false, true} {
+		for _, c := range overlaps {
+			for _, write := range []bool{false, true} {
+				what := fmt.Sprintf("hot %v, write %v, %+v", hot, write, c)
+				f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+				lent, off, move := c.to, c.from, f.ReadAt
+				if write {
+					lent, off, move = c.from, c.to, f.WriteAt
+				}
+				first := mustRegion(t, f, lent, c.n)
+				if err := f.Resize(2 * size); errors.Is(err, mmapio.ErrBusy) {
+					prove.Unable(t, "what is held does not grow here") // Windows
+				} else {
+					check(t, err)
+				}
+				again := mustRegion(t, f, lent, c.n)
+				moved = moved || &again.Bytes()[0] != &first.Bytes()[0]
+				again.Release()
+				if hot {
+					store(t, f, 0, string(content))
+				}
+				if n, err := move(first.Bytes(), off); n != int(c.n) || err != nil {
+					t.Fatalf("%s: %d bytes, %v", what, n, err)
+				}
+				want := append([]byte(nil), content...)
+				copy(want[c.to:c.to+c.n], want[c.from:])
+				same(t, what, contentOf(t, f)[:size], want)
+				first.Release()
+				store(t, f, 0, string(content)) // as it was, for the next
+				check(t, f.Resize(size))
+				mustClose(t, f)
+			}
+		}
+	}
+	if !moved {
+		t.Error("no mapping has moved")
+	}
+}
+
+// TestCopyCutBefore: where a cut has taken the bytes that are copied from, or to, it is
+// a FaultError whatever mapping they were lent from.
+func TestCopyCutBefore(t *testing.T) {
+	needFaults(t)
+	const size = 1 << 20
+	for _, write := range []bool{false, true} {
+		path, _ := patternFile(t, size)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+		r := mustRegion(t, f, size/2, size/2)
+		check(t, f.Resize(2*size))
+		check(t, os.Truncate(path, size/4))
+		move := f.ReadAt
+		if write {
+			move = f.WriteAt
+		}
+		n, err := move(r.Bytes()[:2*pageSize], 0)
+		var fe *mmapio.FaultError
+		if n != 0 || !errors.As(err, &fe) || fe.Off != size/2 {
+			t.Errorf("write %v: %d bytes, %v", write, n, err)
+		}
+		r.Release()
+	}
 }

@@ -18,7 +18,7 @@ func (f *File) readCold(g *generation, p []byte, off int64) bool {
 	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
 		return false
 	}
-	if g.mem.contains(fault.Start(p)) {
+	if g.mem.lent(fault.Start(p)) {
 		return false // the system copies from the front, whatever overlaps
 	}
 	if f.locks.onFault.Load() {

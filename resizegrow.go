@@ -131,6 +131,7 @@ func (f *File) replace(op string, g *generation, size int64, t *tail, fill func(
 		next.mem.retire()
 		return err
 	}
+	next.mem.follow(append(f.old, g.mem.extent)...)
 	l := &f.locks
 	l.mu.Lock()
 	if err := f.handOver(op, g, next, t, cut); err != nil {
