@@ -268,6 +268,16 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	if err := o.reservable(op, name); err != nil {
 		return nil, err
 	}
+	if size == 0 && sys.CanReserve {
+		// Nothing is mapped yet that would find it out. Many have no length.
+		s, err := sys.MapFile(file, 0, sys.PageSize(), sys.Read)
+		if err == nil {
+			err = s.Free()
+		}
+		if errors.Is(err, sys.ErrUnmappable) {
+			return nil, pathError(op, name, err)
+		}
+	}
 	// Everything that can be refused was; from here on the file changes.
 	if o.Truncate && before > 0 {
 		if err := file.Truncate(0); err != nil {

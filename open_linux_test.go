@@ -386,3 +386,14 @@ func tooLarge(t testing.TB, dir string, size int64, want error) {
 		t.Errorf("refused opens keep %d bytes of the disk", before-after)
 	}
 }
+
+// What the kernel shows as files has no length, or cannot be mapped.
+func TestOpenOfTheKernels(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	for _, path := range []string{"/proc/meminfo", "/proc/self/maps", "/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"} {
+		f, err := mmapio.Open(path)
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "maps no files") {
+			t.Errorf("%s: %v, %v", path, f, err)
+		}
+	}
+}

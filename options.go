@@ -122,9 +122,9 @@ type Options struct {
 
 	// NoDump keeps the pages out of core dumps (Linux, FreeBSD, DragonFly).
 	NoDump bool
-	// NoFork keeps the pages out of child processes (Linux and the BSDs). A
-	// child that touches them crashes; programs started by os/exec never have
-	// any of them.
+	// NoFork keeps the pages out of child processes (Linux and the BSDs, but not
+	// OpenBSD). A child that touches them crashes; programs started by os/exec
+	// never have any of them.
 	NoFork bool
 
 	// DropFD closes the descriptor once the file is mapped, for tens of

@@ -74,7 +74,11 @@ func mmap(addr uintptr, n, prot, flags, fd int, off int64) (*Space, error) {
 		p, err = unix.MmapPtr(fd, off, pointer(addr), uintptr(n), prot, flags)
 		return err
 	})
-	if err != nil {
+	switch err { //nolint:errorlint // bare errnos
+	case nil:
+	case unix.ENODEV, unix.EIO: // the latter of Linux's /proc
+		return nil, ErrUnmappable
+	default:
 		return nil, err
 	}
 	return &Space{addr: uintptr(p), size: n}, nil

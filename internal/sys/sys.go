@@ -11,6 +11,7 @@ package sys
 
 import (
 	"errors"
+	"fmt"
 	"os"
 )
 
@@ -26,6 +27,10 @@ const (
 // Errors that the kernel gives under several names.
 var (
 	ErrUnsupported = errors.ErrUnsupported
+
+	// ErrUnmappable is what MapFile returns for a file of a file system that maps
+	// none.
+	ErrUnmappable = fmt.Errorf("%w: its file system maps no files (as those in /proc and /sys)", ErrUnsupported)
 
 	// ErrUnreadable is what Populate returns for a page that cannot be
 	// brought in: it lies beyond the end of the file, or reading it failed.
