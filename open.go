@@ -65,7 +65,9 @@ func cutBack(file *os.File, before, after int64) error {
 // failed write-back, which the kernel reports once for each open file
 // description, is reported to both. Where that is refused, and on systems
 // that cannot do it, the descriptor is duplicated, and an error that f.Sync
-// has returned may be missing from the File's Sync.
+// has returned may be missing from the File's Sync. With either comes a descriptor
+// whose end ends the process's POSIX record locks on the file, see [File.Close]: an
+// error of Map may do that, too.
 func Map(f *os.File, opts *Options) (*File, error) {
 	o := copied(opts)
 	name := ""

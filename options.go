@@ -131,7 +131,8 @@ type Options struct {
 	// thousands of Files at a time. What needs it is then
 	// errors.ErrUnsupported: Resize, Refresh, Stat, SyscallConn, and Sync of a
 	// ReadWrite File. To find out why a page cannot be had the file is opened
-	// for a moment, if its name still leads to it.
+	// for a moment, if its name still leads to it. POSIX record locks of the
+	// process on the file end with the descriptor, as with Close.
 	DropFD bool
 }
 
