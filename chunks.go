@@ -33,7 +33,7 @@ func (f *File) Chunks(off, n, size int64) iter.Seq2[Chunk, error] {
 	return func(yield func(Chunk, error) bool) {
 		if size <= 0 {
 			err := error(&RangeError{Op: op, Path: f.src.name, Off: off, Len: size, Size: f.Size()})
-			if _, closed := f.current(op); closed != nil {
+			if _, closed := f.now(op, 0); closed != nil {
 				err = closed
 			}
 			yield(Chunk{}, err)
@@ -96,7 +96,7 @@ func (f *File) each(op string, off, n int64, step func(at, end int64) int64, yie
 // ReadOnly: ErrReadOnly.
 func (f *File) UpdateChunks(off, n, size int64, fn func(Chunk) error) (err error) {
 	const op = "updatechunks"
-	if _, err := f.current(op); err != nil {
+	if _, err := f.now(op, 0); err != nil {
 		return err
 	}
 	if err := f.writable(op); err != nil {

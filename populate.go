@@ -33,7 +33,7 @@ import (
 // is touched there, and other goroutines may have to wait.
 func (f *File) Populate(ctx context.Context, off, n int64) error {
 	const op = "populate"
-	g, err := f.current(op)
+	g, err := f.now(op, 0)
 	if err == nil {
 		err = f.within(op, g, off, n)
 	}

@@ -41,3 +41,9 @@ func Slack(f *File) []byte {
 	}
 	return g.mem.space.Bytes(g.mem.base+g.mem.delta+len(g.data), n)
 }
+
+// StopShrink has a shrink stop where the file is shorter already and the File is not.
+func StopShrink(f *File) (goOn func()) {
+	f.locks.mu.Lock()
+	return f.locks.mu.Unlock
+}

@@ -19,7 +19,7 @@ type Section struct {
 // Section marks [off, off+n).
 func (f *File) Section(off, n int64) (*Section, error) {
 	const op = "section"
-	g, err := f.current(op)
+	g, err := f.now(op, 0)
 	if err == nil {
 		err = f.within(op, g, off, n)
 	}
@@ -40,9 +40,10 @@ func (s *Section) Valid() bool { return s.f.cur.Load() != closedGeneration && s.
 
 func (s *Section) inFile() bool { return page.InBounds(s.off, s.n, s.f.Size()) }
 
-// at turns a range of the section into one of the File.
+// at turns a range of the section into one of the File, which looks again by
+// itself: the size is the one of now.
 func (s *Section) at(op string, off, n int64) (int64, error) {
-	g, err := s.f.current(op)
+	g, err := s.f.now(op, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -70,8 +71,14 @@ func (s *Section) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	got, err := s.f.ReadAt(p[:n], at)
-	if err == nil && n < int64(len(p)) {
+	switch {
+	case err == nil && n < int64(len(p)):
 		err = io.EOF
+	case err == io.EOF: //nolint:errorlint // as io.ReaderAt says
+		// The File's end, not the section's: it was made smaller meanwhile.
+		if _, out := s.at("readat", off, n); out != nil {
+			err = out
+		}
 	}
 	return got, err
 }
@@ -87,7 +94,7 @@ func (s *Section) WriteAt(p []byte, off int64) (int, error) {
 
 // check is at for what stores: the mode is looked at before the bounds.
 func (s *Section) check(op string, off, n int64) (int64, error) {
-	if _, err := s.f.current(op); err != nil {
+	if _, err := s.f.now(op, 0); err != nil {
 		return 0, err
 	}
 	if err := s.f.writable(op); err != nil {

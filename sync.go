@@ -183,10 +183,10 @@ func (f *File) inOneMapping(g *generation, lo, hi int) bool {
 }
 
 // mapped calls do with the present generation, which a shrink leaves as it is
-// meanwhile.
+// meanwhile. Like enter, it waits only for what keeps calls out.
 func (f *File) mapped(op string, do func(g *generation) error) error {
-	for {
-		g, err := f.current(op)
+	for try := 0; ; try++ {
+		g, err := f.now(op, try)
 		if err != nil {
 			return err
 		}

@@ -190,7 +190,7 @@ func (v *Values[T]) Release() { v.hold.release() }
 
 func takeValues[T any](h *hold, f *File, op string, off int64, n int, owner any) error {
 	t := typeOf[T]()
-	g, err := f.current(op)
+	g, err := f.now(op, 0)
 	if err == nil {
 		err = f.checkValue(op, g, off, n, t)
 	}

@@ -33,7 +33,7 @@ func (f *File) View(off, n int64, fn func(b []byte) error) error {
 // written. ReadOnly: ErrReadOnly.
 func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 	if f.src.mode == ReadOnly {
-		if _, err := f.current("update"); err != nil {
+		if _, err := f.now("update", 0); err != nil {
 			return err
 		}
 		return f.fail("update", ErrReadOnly)
@@ -95,10 +95,11 @@ func (e *extent) broken(r any, op string, off int64, pass gate.Pass) error {
 	return e.caught(r, op, off)
 }
 
-// enter makes the caller a holder of the present generation.
+// enter makes the caller a holder of the present generation. It waits for a
+// change only where that keeps holders out.
 func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
-	for {
-		g, err := f.current(op)
+	for try := 0; ; try++ {
+		g, err := f.now(op, try)
 		if err != nil {
 			return nil, gate.Pass{}, err
 		}
