@@ -30,7 +30,8 @@ func (f *File) View(off, n int64, fn func(b []byte) error) error {
 
 // Update is View for storing: fn may change b. The range is brought in for
 // loading only, so what fn does not store to takes no disk block and need not be
-// written. ReadOnly: ErrReadOnly.
+// written. (Holes of a file on a tmpfs take memory, where they cannot be told: with
+// DropFD, below an overlay, before Linux 6.5.) ReadOnly: ErrReadOnly.
 func (f *File) Update(off, n int64, fn func(b []byte) error) error {
 	if f.src.mode == ReadOnly {
 		if _, err := f.now("update", 0); err != nil {
