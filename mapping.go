@@ -183,9 +183,6 @@ func allocate(file *os.File, before, from, size int64) error {
 			err = zeroFill(file, before, size)
 		}
 	}
-	if err != nil && size > before {
-		file.Truncate(before) //nolint:errcheck // the first error counts
-	}
 	return cannotGrow(err, before, size, false)
 }
 
@@ -222,14 +219,16 @@ var errNoReserve error = &sentinel{
 	errors.ErrUnsupported,
 }
 
-func zeroFill(file *os.File, from, to int64) error {
-	buf := make([]byte, min(to-from, 1<<20))
-	for from < to {
+// zeroFill writes zeroes to [before, to). On error the file has its old length.
+func zeroFill(file *os.File, before, to int64) error {
+	buf := make([]byte, min(to-before, 1<<20))
+	for from := before; from < to; {
 		n, err := file.WriteAt(buf[:min(int64(len(buf)), to-from)], from)
+		from += int64(n)
 		if err != nil {
+			cutBack(file, before, from) //nolint:errcheck // the first error counts
 			return err
 		}
-		from += int64(n)
 	}
 	return nil
 }

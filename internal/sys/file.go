@@ -57,8 +57,8 @@ func SyncDir(dir string, f *os.File) (lasting bool, err error) { return syncDir(
 
 // Allocate makes f at least off+n bytes long and gives every byte of the range
 // a block of its own, so that storing to it cannot meet a full disk. After an
-// error the file may be longer than it was. ErrUnsupported where the file
-// system cannot.
+// error the file is as long as it was, but for what others have added to it
+// meanwhile. ErrUnsupported where the file system cannot.
 //
 // fallocate(2), with FALLOC_FL_UNSHARE_RANGE for blocks that copies of the file
 // share with it; F_PREALLOCATE.

@@ -49,6 +49,10 @@ func allocate(f *os.File, off, n int64) error {
 		}
 		switch err { //nolint:errorlint // bare errno
 		case nil:
+			// Others may have made it longer than that by now.
+			if err := unix.Fstat(fd, &st); err != nil || st.Size >= off+n {
+				return err
+			}
 			return unix.Ftruncate(fd, off+n)
 		case unix.ENOTSUP, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL:
 			return ErrUnsupported

@@ -19,6 +19,10 @@ func openAgain(fd int, _ string, flag int) (int, error) {
 // before FreeBSD 15 say that the file system cannot.
 func allocate(f *os.File, off, n int64) error {
 	err := control(f, func(fd int) error {
+		var was unix.Stat_t
+		if err := unix.Fstat(fd, &was); err != nil {
+			return err
+		}
 		r, errno := fallocate(uintptr(fd), off, n)
 		if errno == 0 {
 			errno = unix.Errno(r)
@@ -26,6 +30,8 @@ func allocate(f *os.File, off, n int64) error {
 		if errno == 0 {
 			return nil
 		}
+		// It makes the file longer first.
+		cutBack(fd, was.Size, off+n)
 		return errno
 	})
 	switch err { //nolint:errorlint // bare errno

@@ -48,73 +48,9 @@ func pathOf(f *os.File) (path string, err error) {
 	return path, nil
 }
 
-// allocateStep bounds one call: tmpfs undoes all of it when a signal comes.
-const allocateStep = 1 << 30
-
-func allocate(f *os.File, off, n int64) error {
-	if n > allocateStep && !fits(f, n) {
-		return ErrNoSpace // rather than fill the disk first
-	}
-	var st unix.Stat_t
-	if err := control(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
-		return err
-	}
-	if old := min(n, st.Size-off); old > 0 { //nolint:unconvert // narrower elsewhere
-		// Before anything grows.
-		if err := control(f, func(fd int) error { return unshare(fd, off, old) }); err != nil {
-			return err
-		}
-	}
-	for n > 0 {
-		step := min(n, allocateStep)
-		err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, off, step) })
-		switch err { //nolint:errorlint // bare errnos
-		case nil:
-		case unix.EOPNOTSUPP, unix.ENOSYS: //nolint:errorlint // bare errnos
-			return ErrUnsupported
-		default:
-			return err
-		}
-		off, n = off+step, n-step
-	}
-	return nil
-}
-
-// fits reports whether the file system may have room for n bytes of f.
-func fits(f *os.File, n int64) bool {
-	var st unix.Stat_t
-	var fs unix.Statfs_t
-	err := control(f, func(fd int) error {
-		if err := unix.Fstat(fd, &st); err != nil {
-			return err
-		}
-		return unix.Fstatfs(fd, &fs)
-	})
-	return err != nil || roomFor(n-st.Blocks*512, &fs) // blocks that it has already may lie in the range
-}
-
 // syncAll makes all of the file system durable that a file is on.
 func syncAll(f *os.File) (tried bool, err error) {
 	return true, control(f, unix.Syncfs)
-}
-
-// roomFor reports whether a file system may have room for n bytes. One that has no
-// limit, or whose server does not tell, has no blocks at all.
-func roomFor(n int64, fs *unix.Statfs_t) bool {
-	size := int64(fs.Bsize) //nolint:unconvert // narrower elsewhere
-	return size <= 0 || fs.Blocks == 0 || n/size <= int64(fs.Bfree)
-}
-
-// unshare copies the blocks of a range that other files have too: storing to
-// them would need others. Only XFS and the like share and can do it.
-func unshare(fd int, off, n int64) error {
-	const mode = unix.FALLOC_FL_UNSHARE_RANGE | unix.FALLOC_FL_KEEP_SIZE
-	err := retry(func() error { return unix.Fallocate(fd, mode, off, n) })
-	switch err { //nolint:errorlint // bare errnos
-	case unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL: //nolint:errorlint // bare errnos
-		return nil
-	}
-	return err
 }
 
 func probe(f *os.File, off, n int64) (lacking bool, err error) {

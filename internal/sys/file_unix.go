@@ -102,3 +102,12 @@ func limit[T int64 | uint64](v T) int64 {
 	}
 	return int64(v)
 }
+
+// cutBack gives a file the length before again if it still has the length after,
+// that it was given. What somebody has added since stays, with the rest.
+func cutBack(fd int, before, after int64) {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Size == after && before < after {
+		_ = retry(func() error { return unix.Ftruncate(fd, before) })
+	}
+}

@@ -321,7 +321,11 @@ func TestRoomFor(t *testing.T) {
 	}
 	f := os.NewFile(uintptr(fd), "fits")
 	defer f.Close()
-	if !fits(f, 1<<40) {
+	var st unix.Stat_t
+	if err := control(f, func(fd int) error { return unix.Fstat(fd, &st) }); err != nil {
+		t.Fatal(err)
+	}
+	if !fits(int(f.Fd()), 1<<40, &st) {
 		t.Error("memory has no room")
 	}
 }
