@@ -2,7 +2,6 @@ package mmapio
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 
 	"github.com/mmapio/mmapio/internal/sys"
@@ -160,8 +159,9 @@ func noCut() error { return nil }
 // returns what that was, which is more if others have added to it.
 func (f *File) setBlocks(before, after, mapped int64) (was int64, err error) {
 	err = failpoint("blocks")
-	if info, errNow := f.src.file.Stat(); errNow == nil {
-		before = max(before, info.Size())
+	var stale []byte
+	if size, behind, errNow := f.end(); errNow == nil && size >= before {
+		before, stale = size, behind
 	}
 	switch {
 	case err != nil:
@@ -170,34 +170,12 @@ func (f *File) setBlocks(before, after, mapped int64) (was int64, err error) {
 	default:
 		err = allocate(f.src.file, before, min(before, mapped), after)
 	}
-	if err == nil && after > before {
-		if err = f.wipeSlack(before, after); err != nil {
+	if err == nil && after > before && stale != nil {
+		if err = f.wipeStale(before, stale[:min(int64(len(stale)), after-before)]); err != nil {
 			cutBack(f.src.file, before, after) //nolint:errcheck // the first error counts
 		}
 	}
 	return before, err
-}
-
-// wipeSlack zeroes what lies between the old end of the file and the end of
-// its page. A copier that a shrink overtook may have stored there, and another
-// process may have, and not all file systems drop it (tmpfs does not).
-func (f *File) wipeSlack(before, after int64) error {
-	n := min(-before&int64(sys.PageSize()-1), after-before)
-	if n == 0 {
-		return nil
-	}
-	b := make([]byte, n)
-	if _, err := f.src.file.ReadAt(b, before); err != nil && !errors.Is(err, io.EOF) {
-		return err // EOF: others cut it meanwhile
-	}
-	for i := range b {
-		if b[i] != 0 {
-			clear(b)
-			_, err := f.src.file.WriteAt(b, before)
-			return err
-		}
-	}
-	return nil
 }
 
 // exclude keeps everybody out of the File's memory and makes sure that nobody
