@@ -3,7 +3,6 @@ package mmapio_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"testing"
 
 	"github.com/mmapio/mmapio"
@@ -148,7 +147,7 @@ func TestCopyCutBefore(t *testing.T) {
 		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
 		r := mustRegion(t, f, size/2, size/2)
 		check(t, f.Resize(2*size))
-		check(t, os.Truncate(path, size/4))
+		prove.Truncate(t, path, size/4)
 		move := f.ReadAt
 		if write {
 			move = f.WriteAt
