@@ -247,7 +247,7 @@ func TestHolesInMemory(t *testing.T) {
 	}
 	var fs syscall.Statfs_t
 	check(t, syscall.Statfs(dir, &fs))
-	if left := int64(fs.Bavail) * int64(fs.Bsize); left != 2*mib {
+	if left := int64(fs.Bavail) * int64(fs.Bsize); left != 2*mib { //nolint:unconvert // narrower elsewhere
 		t.Errorf("%d bytes are left", left)
 	}
 	check(t, os.Truncate(large, 3*mib))

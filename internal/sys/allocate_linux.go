@@ -56,7 +56,7 @@ func lengthen(fd int, off, end int64) error {
 		if _, err = inSteps(fd, 0, end-1, end); err != nil {
 			giveBack(fd, &was)
 		}
-	case unix.EOPNOTSUPP: // NFS and Ceph know growth only
+	case unix.EOPNOTSUPP: //nolint:errorlint // bare errno; NFS and Ceph know growth only
 		var reached int64
 		if reached, err = inSteps(fd, 0, off, end); err != nil && reached > off {
 			cutBack(fd, was.Size, reached)

@@ -92,7 +92,7 @@ func memoryLeft(f *os.File) (left int64, limited bool) {
 	if err != nil || uint32(fs.Type) != unix.TMPFS_MAGIC || fs.Blocks == 0 {
 		return 0, false
 	}
-	return int64(fs.Bavail) * int64(fs.Bsize), true
+	return int64(fs.Bavail) * int64(fs.Bsize), true //nolint:unconvert // narrower elsewhere
 }
 
 func memlockLimits() (soft, hard int64, exempt bool, err error) {

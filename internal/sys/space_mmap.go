@@ -76,7 +76,7 @@ func mmap(addr uintptr, n, prot, flags, fd int, off int64) (*Space, error) {
 	})
 	switch err { //nolint:errorlint // bare errnos
 	case nil:
-	case unix.ENODEV, unix.EIO: // the latter of Linux's /proc
+	case unix.ENODEV, unix.EIO: //nolint:errorlint // bare errnos; the latter of Linux's /proc
 		return nil, ErrUnmappable
 	default:
 		return nil, err
