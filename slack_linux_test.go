@@ -13,6 +13,7 @@ import (
 // TestGrowthKeepsAppend: what is appended where a growth begins is not taken for
 // what was stored behind the end.
 func TestGrowthKeepsAppend(t *testing.T) {
+	prove.Need(t, prove.FileEnd)
 	rounds := 20_000
 	if testing.Short() {
 		rounds = 2000
