@@ -141,6 +141,7 @@ func TestCopyOverlapBefore(t *testing.T) {
 // a FaultError whatever mapping they were lent from.
 func TestCopyCutBefore(t *testing.T) {
 	needFaults(t)
+	prove.Need(t, prove.BusAddress)
 	const size = 1 << 20
 	for _, write := range []bool{false, true} {
 		path, _ := patternFile(t, size)

@@ -232,6 +232,7 @@ func TestNumberOfAnother(t *testing.T) {
 // On a tmpfs a hole takes memory when it is read. What does not fit is refused
 // before it fills the tmpfs.
 func TestHolesInMemory(t *testing.T) {
+	prove.Need(t, prove.Verify)
 	dir := prove.SmallTmpfs(t, 4*mib)
 	small, large := filepath.Join(dir, "small"), filepath.Join(dir, "large")
 	for path, size := range map[string]int64{small: mib, large: 8 * mib} {
