@@ -46,7 +46,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	// How many it takes until the first has been seen is not to be had.
-	for range 100 {
+	for range 600 {
 		if process.Signal(syscall.SIGTERM) != nil {
 			break // it has ended
 		}
