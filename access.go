@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/mmapio/mmapio/internal/fault"
+	"github.com/mmapio/mmapio/internal/gate"
 	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -115,14 +116,11 @@ var errMoved error = &sentinel{"the mapping has moved", fs.ErrClosed}
 func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n int, err error) {
 	defer runtime.KeepAlive(g)
 	if g.mem.gated {
-		pass, ok := g.mem.copiers.Enter()
+		pass, ok := f.inside(g, &g.mem.copiers)
 		if !ok {
 			return 0, errMoved
 		}
 		defer pass.Leave()
-		if f.cur.Load() != g {
-			return 0, errMoved
-		}
 	}
 	store, theirs := op == "writeat", &dst
 	if store {
@@ -131,14 +129,11 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 	if first := fault.Start(*theirs); g.mem.lent(first) && !g.mem.contains(first) {
 		if same := g.sameBytes(*theirs); same != nil {
 			// They keep the extent that they are from, but not this one.
-			pass, ok := g.mem.holders.Enter()
+			pass, ok := f.inside(g, &g.mem.holders)
 			if !ok {
 				return 0, errMoved
 			}
 			defer pass.Leave()
-			if f.cur.Load() != g {
-				return 0, errMoved
-			}
 			*theirs = same
 		}
 	}
@@ -146,6 +141,15 @@ func (f *File) copyOver(op string, g *generation, dst, src []byte, off int64) (n
 		return f.copyWithin(op, g, dst, src)
 	}
 	return f.copySteps(op, g, dst, src, off, store, g.mem.gated)
+}
+
+// inside enters a gate of a generation, if that is still the File's.
+func (f *File) inside(g *generation, in *gate.Gate) (pass gate.Pass, ok bool) {
+	if pass, ok = in.Enter(); ok && f.cur.Load() != g {
+		pass.Leave()
+		ok = false
+	}
+	return pass, ok
 }
 
 // sameBytes returns those of the generation that b shows, which an earlier one has

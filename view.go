@@ -104,12 +104,8 @@ func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
 		if err != nil {
 			return nil, gate.Pass{}, err
 		}
-		pass, ok := g.mem.holders.Enter()
+		pass, ok := f.inside(g, &g.mem.holders)
 		if !ok {
-			continue
-		}
-		if f.cur.Load() != g {
-			pass.Leave()
 			continue
 		}
 		err = f.within(op, g, off, n)
