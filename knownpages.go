@@ -27,8 +27,8 @@ var extents atomic.Uint64
 // watch prepares what is remembered of the extent's pages.
 func (e *extent) watch() {
 	n := (e.space.Size() - e.base) / sys.PageSize()
-	e.resident.Init(n, residentFor, e)
-	e.writable.Init(n, writableFor, nil)
+	e.resident.Init(n, uint(pageShift), residentFor, e)
+	e.writable.Init(n, uint(pageShift), writableFor, nil)
 	e.missed.Store(-1)
 	e.serial = extents.Add(1)
 }
@@ -45,14 +45,12 @@ func (e *extent) pageRange(off int64, n int) (lo, last int) {
 // loadable reports whether n > 0 bytes at off can be loaded without waiting, as
 // far as is known. It is a look at one word, most of the time.
 func (e *extent) loadable(off int64, n int) bool {
-	lo, last := e.pageRange(off, n)
-	return e.resident.Has(lo, last) || mayStall
+	return e.resident.HasBytes(int(off)+e.delta, n) || mayStall
 }
 
 // storable is loadable for stores.
 func (e *extent) storable(off int64, n int) bool {
-	lo, last := e.pageRange(off, n)
-	return e.writable.Has(lo, last) || mayStall
+	return e.writable.HasBytes(int(off)+e.delta, n) || mayStall
 }
 
 // Keep tells which pages are locked, for the set of what is resident.

@@ -7,6 +7,7 @@
 package known
 
 import (
+	"iter"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -18,19 +19,29 @@ const (
 	wordBits  = bits.UintSize
 	wordShift = 5 + bits.UintSize/64
 
-	// blockPages is how many pages one block is about: 1 KiB of bits and as
-	// much for what was known before. The table of a mapping of 16 TiB then has
-	// 4 MiB, which is zeroes that nobody touches but where there are blocks.
-	blockPages = 8192
+	// blockPages is how many pages one block is about: 128 bytes of bits and as
+	// much for what was known before.
+	blockPages = 1024
+	blockWords = blockPages / wordBits
+
+	// nearBlocks is how many blocks are found at once, where pages have 4 KiB
+	// those of the first 16 GiB: that takes 32 KiB. The others are in parts, so
+	// that a mapping of 16 TiB has 64 KiB more, and not 32 MiB.
+	nearBlocks = 4096
+	partBlocks = 512
 )
 
 // A Set is a set of page numbers. Its methods may be called concurrently.
 type Set struct {
+	// What a look at a page needs, see HasBytes. Blocks are made when something
+	// is known of their pages, and dropped by Stop.
+	near  []atomic.Pointer[block]
+	shift uint
+	far   []atomic.Pointer[part]
+
 	pages  int
 	life   time.Duration
 	keeper Keeper
-
-	table atomic.Pointer[table] // nil until something is known, and after Stop
 
 	paused atomic.Int32
 	lapses atomic.Uint32
@@ -41,14 +52,14 @@ type Set struct {
 	stopped bool
 }
 
-type table []atomic.Pointer[block]
-
 type block struct {
-	first  int // page
+	now    [blockWords]atomic.Uintptr
+	was    [blockWords]atomic.Uintptr // forgotten for no other reason than time
+	first  int                        // page
 	listed atomic.Bool
-	now    []atomic.Uintptr
-	was    []atomic.Uintptr // forgotten for no other reason than time
 }
+
+type part [partBlocks]atomic.Pointer[block]
 
 // A Keeper knows of pages that cannot leave memory.
 type Keeper interface {
@@ -57,24 +68,39 @@ type Keeper interface {
 	Keep(lo, hi int, keep func(lo, hi int))
 }
 
-// Init prepares a Set for pages numbered [0, pages), which are forgotten after
-// life at the latest. keeper may be nil.
-func (s *Set) Init(pages int, life time.Duration, keeper Keeper) {
-	s.pages, s.life, s.keeper = pages, life, keeper
+// Init prepares a Set for pages numbered [0, pages), of 1<<shift bytes, which are
+// forgotten after life at the latest. keeper may be nil.
+func (s *Set) Init(pages int, shift uint, life time.Duration, keeper Keeper) {
+	s.pages, s.shift, s.life, s.keeper = pages, shift, life, keeper
+	blocks := (pages + blockPages - 1) / blockPages
+	s.near = make([]atomic.Pointer[block], min(blocks, nearBlocks))
+	if blocks > nearBlocks {
+		s.far = make([]atomic.Pointer[part], (blocks-nearBlocks+partBlocks-1)/partBlocks)
+	}
+}
+
+// HasBytes reports whether all pages of n > 0 bytes are known, the first of which
+// is byte at of page 0. It is Has for who asks all the time: a call that makes no
+// other, and follows two pointers.
+func (s *Set) HasBytes(at, n int) bool {
+	lo, last := uint(at)>>(s.shift%wordBits), uint(at+n-1)>>(s.shift%wordBits)
+	if i := lo / blockPages; i < uint(len(s.near)) && lo>>wordShift == last>>wordShift {
+		b, m := s.near[i].Load(), mask(int(lo), int(last))
+		return b != nil && b.now[lo%blockPages>>wordShift].Load()&m == m
+	}
+	return s.Has(int(lo), int(last))
 }
 
 // Has reports whether all pages from lo to last are known. lo <= last.
 func (s *Set) Has(lo, last int) bool {
-	t := s.table.Load()
-	if t == nil {
-		return false
+	for lo <= last {
+		end := min(last, lo|(wordBits-1))
+		if s.gap(lo, end) != 0 {
+			return false
+		}
+		lo = end + 1
 	}
-	if lo>>wordShift == last>>wordShift {
-		b := (*t)[uint(lo)/blockPages].Load()
-		m := mask(lo, last)
-		return b != nil && b.now[uint(lo)%blockPages>>wordShift].Load()&m == m
-	}
-	return t.hasAll(lo, last)
+	return true
 }
 
 // mask has the bits of the pages from lo to last, which are in the same word.
@@ -83,31 +109,12 @@ func mask(lo, last int) uintptr {
 	return ^uintptr(0) >> ((wordBits - 1 - uint(last-lo)) % wordBits) << (uint(lo) % wordBits)
 }
 
-func (t *table) hasAll(lo, last int) bool {
-	for lo <= last {
-		end := min(last, lo|(wordBits-1))
-		b := (*t)[lo/blockPages].Load()
-		if b == nil {
-			return false
-		}
-		if m := mask(lo, end); b.now[lo%blockPages>>wordShift].Load()&m != m {
-			return false
-		}
-		lo = end + 1
-	}
-	return true
-}
-
 // Missing returns the first and the last page from lo to last that are not
 // known; first > last if all are.
 func (s *Set) Missing(lo, last int) (first, end int) {
-	t := s.table.Load()
-	if t == nil {
-		return lo, last
-	}
 	for lo <= last {
 		edge := min(last, lo|(wordBits-1))
-		if gap := t.gap(lo, edge); gap != 0 {
+		if gap := s.gap(lo, edge); gap != 0 {
 			lo += bits.TrailingZeros(uint(gap))
 			break
 		}
@@ -115,7 +122,7 @@ func (s *Set) Missing(lo, last int) (first, end int) {
 	}
 	for last > lo {
 		edge := max(lo, last&^(wordBits-1))
-		if gap := t.gap(edge, last); gap != 0 {
+		if gap := s.gap(edge, last); gap != 0 {
 			return lo, edge + bits.Len(uint(gap)) - 1
 		}
 		last = edge - 1
@@ -125,9 +132,9 @@ func (s *Set) Missing(lo, last int) (first, end int) {
 
 // gap has a bit for each page from lo to last that is not known, lo's first.
 // They are in the same word.
-func (t *table) gap(lo, last int) uintptr {
+func (s *Set) gap(lo, last int) uintptr {
 	m := mask(lo, last)
-	if b := (*t)[lo/blockPages].Load(); b != nil {
+	if b := s.block(lo / blockPages); b != nil {
 		m &^= b.now[lo%blockPages>>wordShift].Load()
 	}
 	return m >> (uint(lo) % wordBits)
@@ -139,10 +146,9 @@ func (s *Set) Add(lo, last int) {
 		return
 	}
 	from := lo
-	t := s.makeTable()
 	for lo <= last {
 		end := min(last, lo|(wordBits-1))
-		b := s.makeBlock(t, lo/blockPages)
+		b := s.makeBlock(lo / blockPages)
 		w, m := &b.now[lo%blockPages>>wordShift], mask(lo, end)
 		if w.Load()&m != m {
 			w.Or(m)
@@ -157,30 +163,55 @@ func (s *Set) Add(lo, last int) {
 	}
 }
 
-func (s *Set) makeTable() *table {
-	for {
-		if t := s.table.Load(); t != nil {
-			return t
+// slot is where block i is, if it is; nil: it is not, and nor is its part.
+func (s *Set) slot(i int) *atomic.Pointer[block] {
+	if i < len(s.near) {
+		return &s.near[i]
+	}
+	if i -= nearBlocks; i >= 0 && i/partBlocks < len(s.far) {
+		if p := s.far[i/partBlocks].Load(); p != nil {
+			return &p[i%partBlocks]
 		}
-		t := make(table, (s.pages+blockPages-1)/blockPages)
-		if s.table.CompareAndSwap(nil, &t) {
-			return &t
+	}
+	return nil
+}
+
+func (s *Set) block(i int) *block {
+	if slot := s.slot(i); slot != nil {
+		return slot.Load()
+	}
+	return nil
+}
+
+func (s *Set) makeBlock(i int) *block {
+	for { // Stop may drop what was there a moment ago
+		slot := s.slot(i)
+		if slot == nil {
+			s.far[(i-nearBlocks)/partBlocks].CompareAndSwap(nil, new(part))
+			continue
+		}
+		if b := slot.Load(); b != nil {
+			return b
+		}
+		if b := (&block{first: i * blockPages}); slot.CompareAndSwap(nil, b) {
+			return b
 		}
 	}
 }
 
-func (s *Set) makeBlock(t *table, i int) *block {
-	if b := (*t)[i].Load(); b != nil {
-		return b
+// blocks yields the blocks that there are for pages of [lo, hi).
+func (s *Set) blocks(lo, hi int) iter.Seq[*block] {
+	return func(yield func(*block) bool) {
+		hi = min(hi, s.pages)
+		for i := lo / blockPages; i*blockPages < hi; i++ {
+			slot := s.slot(i)
+			if slot == nil {
+				i |= partBlocks - 1 // the rest of the part
+			} else if b := slot.Load(); b != nil && !yield(b) {
+				return
+			}
+		}
 	}
-	first := i * blockPages
-	n := (min(blockPages, s.pages-first) + wordBits - 1) / wordBits
-	words := make([]atomic.Uintptr, 2*n)
-	b := &block{first: first, now: words[:n:n], was: words[n:]}
-	if (*t)[i].CompareAndSwap(nil, b) {
-		return b
-	}
-	return (*t)[i].Load()
 }
 
 // list has the timer see to a block.
@@ -220,11 +251,11 @@ func (s *Set) Expire() {
 		b.listed.Store(false)
 		var kept []uintptr
 		if s.keeper != nil {
-			s.keeper.Keep(b.first, b.first+len(b.now)*wordBits, func(lo, hi int) {
+			s.keeper.Keep(b.first, b.first+blockPages, func(lo, hi int) {
 				if kept == nil {
-					kept = make([]uintptr, len(b.now))
+					kept = make([]uintptr, blockWords)
 				}
-				for hi = min(hi, b.first+len(b.now)*wordBits); lo < hi; {
+				for hi = min(hi, b.first+blockPages); lo < hi; {
 					end := min(hi-1, lo|(wordBits-1))
 					kept[(lo-b.first)>>wordShift] |= mask(lo, end)
 					lo = end + 1
@@ -256,11 +287,7 @@ func (s *Set) Lapses() uint32 { return s.lapses.Load() }
 // Were reports whether a page was known until a short time ago, and returns the
 // last such page in its neighbourhood.
 func (s *Set) Were(page int) (last int, ok bool) {
-	t := s.table.Load()
-	if t == nil {
-		return 0, false
-	}
-	b := (*t)[page/blockPages].Load()
+	b := s.block(page / blockPages)
 	if b == nil {
 		return 0, false
 	}
@@ -273,21 +300,15 @@ func (s *Set) Were(page int) (last int, ok bool) {
 
 // Forget forgets the pages of [lo, hi) now.
 func (s *Set) Forget(lo, hi int) {
-	t := s.table.Load()
-	if t == nil {
-		return
-	}
-	for hi = min(hi, s.pages); lo < hi; {
-		b := (*t)[lo/blockPages].Load()
-		if b == nil {
-			lo = (lo/blockPages + 1) * blockPages
-			continue
+	for b := range s.blocks(lo, hi) {
+		end := min(hi, b.first+blockPages)
+		for at := max(lo, b.first); at < end; {
+			last := min(end-1, at|(wordBits-1))
+			i, m := at%blockPages>>wordShift, mask(at, last)
+			b.now[i].And(^m)
+			b.was[i].And(^m)
+			at = last + 1
 		}
-		end := min(hi-1, lo|(wordBits-1))
-		i, m := lo%blockPages>>wordShift, mask(lo, end)
-		b.now[i].And(^m)
-		b.was[i].And(^m)
-		lo = end + 1
 	}
 	s.lapses.Add(1)
 }
@@ -295,14 +316,8 @@ func (s *Set) Forget(lo, hi int) {
 // Unkeep tells that the Keeper has let pages of [lo, hi) go. Those that are known
 // are forgotten in their time, as if they had been seen just now.
 func (s *Set) Unkeep(lo, hi int) {
-	t := s.table.Load()
-	if t == nil {
-		return
-	}
-	for i := lo / blockPages; i <= (min(hi, s.pages)-1)/blockPages; i++ {
-		if b := (*t)[i].Load(); b != nil {
-			s.list(b)
-		}
+	for b := range s.blocks(lo, hi) {
+		s.list(b)
 	}
 }
 
@@ -318,7 +333,12 @@ func (s *Set) Pause() (resume func()) {
 // no timer.
 func (s *Set) Stop() {
 	s.paused.Add(1) // no Add leaves anything, see there
-	s.table.Store(nil)
+	for i := range s.near {
+		s.near[i].Store(nil)
+	}
+	for i := range s.far {
+		s.far[i].Store(nil)
+	}
 	s.lapses.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()

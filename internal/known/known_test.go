@@ -12,13 +12,17 @@ import (
 	"github.com/mmapio/mmapio/internal/known"
 )
 
-// TestModel compares a Set with a slice of bools. Its timer never fires.
+const shift = 12
+
+// TestModel compares a Set with a slice of bools, at its start and where others of
+// its tables take over. Its timer never fires.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		pages := rapid.SampledFrom([]int{1, 31, 64, 65, 300, 8192, 8193, 20000}).Draw(t, "pages")
+		pages := rapid.SampledFrom([]int{1, 31, 64, 65, 300, 1024, 1025, 5000}).Draw(t, "pages")
+		base := rapid.SampledFrom([]int{0, known.NearPages - 500, known.NearPages, known.NearPages + known.PartPages - 500}).Draw(t, "base")
 		locked := make([]bool, pages)
 		var s known.Set
-		s.Init(pages, time.Hour, keeper(locked))
+		s.Init(base+pages, shift, time.Hour, keeper{base, locked})
 		defer s.Stop()
 		is := make([]bool, pages)
 		was, lapses := make([]bool, pages), s.Lapses()
@@ -36,14 +40,14 @@ func TestModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(*rapid.T) {
 				lo, last := between()
-				s.Add(lo, last)
+				s.Add(base+lo, base+last)
 				if !paused {
 					fill(is, lo, last, true)
 				}
 			},
 			"forget": func(*rapid.T) {
 				lo, last := between()
-				s.Forget(lo, last+1)
+				s.Forget(base+lo, base+last+1)
 				fill(is, lo, last, false)
 			},
 			"lock": func(*rapid.T) {
@@ -53,7 +57,7 @@ func TestModel(t *testing.T) {
 			"unlock": func(*rapid.T) {
 				lo, last := between()
 				fill(locked, lo, last, false)
-				s.Unkeep(lo, last+1)
+				s.Unkeep(base+lo, base+last+1)
 			},
 			"expire": func(*rapid.T) {
 				s.Expire()
@@ -90,10 +94,16 @@ func TestModel(t *testing.T) {
 						all, first, end = false, min(first, i), i
 					}
 				}
-				if got := s.Has(lo, last); got != all {
+				if got := s.Has(base+lo, base+last); got != all {
 					t.Fatalf("Has(%d, %d) = %v", lo, last, got)
 				}
-				a, b := s.Missing(lo, last)
+				within := rapid.IntRange(0, 1<<shift-1).Draw(t, "within the first page")
+				n := (last-lo)<<shift - within + rapid.IntRange(1, 1<<shift).Draw(t, "within the last")
+				if n > 0 && s.HasBytes((base+lo)<<shift+within, n) != all {
+					t.Fatalf("HasBytes(%d<<%d + %d, %d) = %v", lo, shift, within, n, !all)
+				}
+				a, b := s.Missing(base+lo, base+last)
+				a, b = a-base, b-base
 				if all != (a > b) || !all && (a != first || b != end) {
 					t.Fatalf("Missing(%d, %d) = %d, %d, want %d, %d", lo, last, a, b, first, end)
 				}
@@ -103,12 +113,15 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// keeper keeps the pages that are true.
-type keeper []bool
+// keeper keeps the pages that are true, the first of which is base.
+type keeper struct {
+	base int
+	is   []bool
+}
 
 func (k keeper) Keep(lo, hi int, keep func(lo, hi int)) {
-	for i := lo; i < min(hi, len(k)); i++ {
-		if k[i] {
+	for i := max(lo, k.base); i < min(hi, k.base+len(k.is)); i++ {
+		if k.is[i-k.base] {
 			keep(i, i+1)
 		}
 	}
@@ -123,7 +136,7 @@ func (a *asked) Keep(int, int, func(lo, hi int)) { a.Add(1) }
 // forgotten for a reason cannot.
 func TestWere(t *testing.T) {
 	var s known.Set
-	s.Init(1000, time.Hour, nil)
+	s.Init(1000, shift, time.Hour, nil)
 	defer s.Stop()
 	s.Add(66, 80)
 	s.Add(90, 100)
@@ -142,7 +155,7 @@ func TestWere(t *testing.T) {
 func TestTimer(t *testing.T) {
 	s := new(known.Set)
 	var asked asked
-	s.Init(100, time.Millisecond, &asked)
+	s.Init(100, shift, time.Millisecond, &asked)
 	for range 3 {
 		s.Add(3, 70)
 		for s.Has(3, 70) || s.Has(3, 3) {
@@ -162,7 +175,7 @@ func TestTimer(t *testing.T) {
 	gone := make(chan bool)
 	func() {
 		dropped := new(known.Set)
-		dropped.Init(100, time.Hour, nil)
+		dropped.Init(100, shift, time.Hour, nil)
 		dropped.Add(1, 1)
 		runtime.AddCleanup(dropped, func(c chan bool) { close(c) }, gone)
 	}()
@@ -179,10 +192,12 @@ func TestTimer(t *testing.T) {
 // TestStop: nothing is known any more, nor will be, be it kept, on its way to be
 // forgotten, or new.
 func TestStop(t *testing.T) {
-	locked := make(keeper, 20000)
+	locked := make([]bool, 20000)
 	locked[3] = true
+	far := known.NearPages + 7
 	var s known.Set
-	s.Init(len(locked), time.Hour, locked)
+	s.Init(far+1, shift, time.Hour, keeper{0, locked})
+	s.Add(far, far)
 	s.Add(3, 5)
 	s.Expire() // page 3 is kept, and 4 and 5 were known
 	s.Add(8000, 9000)
@@ -193,7 +208,7 @@ func TestStop(t *testing.T) {
 		t.Helper()
 		first, last := s.Missing(0, 19999)
 		_, were := s.Were(4)
-		if s.Has(3, 3) || s.Has(8000, 9000) || s.Has(1, 1) || first != 0 || last != 19999 || were {
+		if s.Has(far, far) || s.Has(3, 3) || s.Has(8000, 9000) || s.Has(1, 1) || first != 0 || last != 19999 || were {
 			t.Errorf("%s: something is known", what)
 		}
 	}
@@ -206,19 +221,19 @@ func TestStop(t *testing.T) {
 
 	for range 200 {
 		var s known.Set
-		s.Init(20000, time.Hour, nil)
+		s.Init(known.NearPages+20000, shift, time.Hour, nil)
 		var wg sync.WaitGroup
-		for range 3 {
+		for _, base := range []int{0, 0, known.NearPages, known.NearPages} {
 			wg.Go(func() {
 				for i := range 100 {
-					s.Add(i*97, i*97+300)
+					s.Add(base+i*97, base+i*97+300)
 				}
 			})
 		}
 		s.Stop()
 		wg.Wait()
 		for page := range 20000 {
-			if s.Has(page, page) {
+			if s.Has(page, page) || s.Has(known.NearPages+page, known.NearPages+page) {
 				t.Fatalf("page %d is known after Stop", page)
 			}
 		}
@@ -229,7 +244,7 @@ func TestStop(t *testing.T) {
 // last expiry is forgotten, and a pause leaves nothing.
 func TestNothingStays(t *testing.T) {
 	var s known.Set
-	s.Init(20000, time.Hour, nil)
+	s.Init(20000, shift, time.Hour, nil)
 	defer s.Stop()
 	for range 50 {
 		var wg sync.WaitGroup
@@ -264,7 +279,7 @@ func TestNothingStays(t *testing.T) {
 
 func BenchmarkHas(b *testing.B) {
 	var s known.Set
-	s.Init(1<<20, time.Hour, nil)
+	s.Init(1<<20, shift, time.Hour, nil)
 	s.Add(0, 1<<20-1)
 	for name, n := range map[string]int{"1 page": 1, "2 words": 70, "256 pages": 256} {
 		b.Run(name, func(b *testing.B) {
