@@ -175,6 +175,9 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.Cause, e.Err = CauseMemory, why
 		e.fact = fmt.Sprintf("there is no space for the page at offset %d: %v", off, why)
 		e.remedy = "make room on the file system"
+	case errors.Is(e.Err, sys.ErrPoisoned) && unexplained(why):
+		e.fact = fmt.Sprintf("the page at offset %d cannot be brought in: %v: %v", off, errBroken, underlying(e.Err))
+		e.remedy = "open the file again for other memory"
 	case errors.Is(why, errNoReason):
 		// A read that failed once, or a file that was shorter for a moment.
 		e.fact = fmt.Sprintf("the page at offset %d could not be brought in: %v; by now the file can be read there", off, underlying(e.Err))

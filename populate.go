@@ -3,6 +3,7 @@ package mmapio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"time"
@@ -92,10 +93,13 @@ func (f *File) cannotPopulate(op string, g *generation, lo, hi int64, err error)
 	}
 	fe := g.mem.faultAt(op, g.mem.firstAbsent(lo, hi)-int64(g.mem.delta), false)
 	if poisoned && unexplained(fe.Err) {
-		fe.Err = err // nothing is wrong with the file, but this memory is broken
+		fe.Err = fmt.Errorf("%w: %w", errBroken, err) // nothing is wrong with the file
 	}
 	return fe
 }
+
+// errBroken says what the kernel's EHWPOISON, for which there may be no text, means.
+var errBroken = errors.New("the hardware has found the memory of this page to be broken")
 
 // firstAbsent returns the first page of [lo, hi) that is not there after it was to
 // be brought in, or lo where that is not to be found.

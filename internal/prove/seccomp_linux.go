@@ -29,22 +29,77 @@ func refuseCalls(all []refusal) error {
 // RefuseArgs makes a system call of this child fail from now on where the lower halves of its first arguments are these.
 func RefuseArgs(t testing.TB, call uintptr, errno int, args ...uint32) {
 	t.Helper()
-	var code []unix.SockFilter
-	require := func(at uintptr, v uint32) {
-		rest := 2 * (len(args) - len(code)/2) // up to what refuses
-		code = append(code,
-			unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: uint32(at)},
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: uint8(rest + 1), K: v})
-	}
-	require(0, uint32(call))
-	low := uintptr(binary.NativeEndian.Uint16([]byte{0, 4})) & 4 // where the lower half of 64 bits is
+	var f filter
+	f.load(numberAt)
+	f.require(unix.BPF_JEQ, uint32(call))
 	for i, v := range args {
-		require(16+8*uintptr(i)+low, v) // seccomp_data.args
+		f.load(lowAt(i))
+		f.require(unix.BPF_JEQ, v)
 	}
-	err := filterCalls(append(code,
+	f.refuse(t, errno)
+}
+
+// RefuseOver makes a call such as madvise(2), of an address, a length and a number, fail from now on where the memory
+// it is about holds a certain byte. The lower half of an address has to do for that: no call may reach over 4 GiB.
+func RefuseOver(t testing.TB, call uintptr, errno int, addr uintptr, number uint32) {
+	t.Helper()
+	var f filter
+	f.load(numberAt)
+	f.require(unix.BPF_JEQ, uint32(call))
+	f.load(lowAt(2))
+	f.require(unix.BPF_JEQ, number)
+	f.load(lowAt(0))
+	f.exclude(unix.BPF_JGT, uint32(addr)) // begins behind it
+	f.add(unix.SockFilter{Code: unix.BPF_MISC | unix.BPF_TAX})
+	f.load(lowAt(1))
+	f.add(unix.SockFilter{Code: unix.BPF_ALU | unix.BPF_ADD | unix.BPF_X})
+	f.require(unix.BPF_JGT, uint32(addr))
+	f.refuse(t, errno)
+}
+
+// Where a filter finds a call's number, and the lower half of an argument: struct seccomp_data.
+const numberAt = 0
+
+func lowAt(arg int) uint32 {
+	half := uint32(binary.NativeEndian.Uint16([]byte{0, 4})) & 4
+	return 16 + 8*uint32(arg) + half
+}
+
+// A filter refuses calls of which all is true that it requires.
+type filter []unix.SockFilter
+
+// toAllow is a jump to the end, wherever that will be.
+const toAllow = 255
+
+func (f *filter) add(code unix.SockFilter) { *f = append(*f, code) }
+
+func (f *filter) load(at uint32) {
+	f.add(unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at})
+}
+
+func (f *filter) require(cmp uint16, v uint32) {
+	f.add(unix.SockFilter{Code: unix.BPF_JMP | cmp | unix.BPF_K, K: v, Jf: toAllow})
+}
+
+func (f *filter) exclude(cmp uint16, v uint32) {
+	f.add(unix.SockFilter{Code: unix.BPF_JMP | cmp | unix.BPF_K, K: v, Jt: toAllow})
+}
+
+func (f *filter) refuse(t testing.TB, errno int) {
+	t.Helper()
+	code := append(*f,
 		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
-		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}))
-	if err != nil {
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	for i := range code {
+		rest := uint8(len(code) - 2 - i)
+		if code[i].Jt == toAllow {
+			code[i].Jt = rest
+		}
+		if code[i].Jf == toAllow {
+			code[i].Jf = rest
+		}
+	}
+	if err := filterCalls(code); err != nil {
 		t.Fatal(err)
 	}
 }
