@@ -24,12 +24,12 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 		for lo := run.Lo; lo < run.Hi; {
 			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
 			err := f.lockNew(to, part)
-			if isNoMemory(err) && part.Hi-part.Lo > int64(sys.PageSize()) {
+			if isNoRoom(err) && part.Hi-part.Lo > int64(sys.PageSize()) {
 				// There may be room for less.
 				window = max(window/2, int64(sys.PageSize()))
 				continue
 			}
-			if isNoMemory(err) && fitsAgain() {
+			if isNoRoom(err) && fitsAgain() {
 				// There is room for nothing, so this page moves by being free
 				// for a moment.
 				f.kernelUnlock(from, part) //nolint:errcheck // it is locked again below
@@ -65,6 +65,10 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 	l.set.Truncate(int64(to.mem.delta + len(to.data)))
 	return nil
 }
+
+// isNoRoom reports whether a lock was refused for a limit: not all systems call that
+// a want of memory.
+func isNoRoom(err error) bool { return isNoMemory(err) || errors.Is(err, sys.ErrAgain) }
 
 // fitsAgain reports whether what is unlocked can be locked again: not if the
 // limit has been lowered below what is locked already.

@@ -5,10 +5,10 @@ package sys
 import "golang.org/x/sys/unix"
 
 // mlock(2) brings the pages in and fails with an error where it cannot: ENOMEM
-// where a page is not there, which on FreeBSD and Darwin is also a limit; a limit
-// is EAGAIN on NetBSD, OpenBSD and DragonFly. It changes nothing then. On all but
-// FreeBSD it may nest: pages locked twice need two unlocks. Callers lock none
-// twice.
+// where a page is not there, which on FreeBSD is also a limit; a limit is EAGAIN on
+// Darwin (KERN_RESOURCE_SHORTAGE in bsd/kern/kern_mman.c; ENOMEM in old kernels),
+// NetBSD, OpenBSD and DragonFly. It changes nothing then. On all but FreeBSD it may
+// nest: pages locked twice need two unlocks. Callers lock none twice.
 func (s *Space) lock(at, n int) error {
 	return retry(func() error { return unix.Mlock(s.bytes(at, roundUp(n))) })
 }
