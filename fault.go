@@ -215,7 +215,7 @@ func (s *source) why(off int64, store bool) error {
 		var b [1]byte
 		if _, err := sys.ReadAt(f, b[:], at); errors.Is(err, io.EOF) {
 			return io.ErrUnexpectedEOF
-		} else if err != nil {
+		} else if err != nil && !errors.Is(err, sys.ErrUnsupported) {
 			return underlying(err)
 		}
 		left, limited := sys.MemoryLeft(f)

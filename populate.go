@@ -30,8 +30,9 @@ import (
 // madvise(2) with MADV_POPULATE_READ (Linux 5.14), before that process_vm_readv(2)
 // of a byte of each page; pread(2) elsewhere, which leaves the pages in the page
 // cache but not in the mapping. Where there is nothing to read by either (Anonymous,
-// DropFD; on Windows, after Map, a file that cannot be opened anew), page after page
-// is touched there, and other goroutines may have to wait.
+// DropFD; on Windows, after Map, a file that cannot be opened anew, and bytes that
+// somebody has locked by LockFileEx), page after page is touched there, and other
+// goroutines may have to wait.
 func (f *File) Populate(ctx context.Context, off, n int64) error {
 	const op = "populate"
 	g, err := f.now(op, 0)
@@ -127,11 +128,15 @@ func (f *File) populate(g *generation, lo, hi int64) error {
 	case !f.src.readable():
 		return g.mem.mapIn(at, n, store)
 	}
-	return f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+	err := f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+	if errors.Is(err, sys.ErrUnsupported) {
+		err = g.mem.mapIn(at, n, store)
+	}
+	return err
 }
 
 // mapIn brings pages in by touching them, where there is neither a call that does
-// it nor a descriptor to read by.
+// it nor a descriptor to read them by.
 func (e *extent) mapIn(at, n int, store bool) error {
 	if fault.Touch(e.space.Bytes(at, n), sys.PageSize(), store) >= 0 {
 		return sys.ErrUnreadable
@@ -287,12 +292,16 @@ func (r *windows) cachedFrom(lo int64) bool {
 }
 
 // readThrough reads a part of the file to have it in the page cache, where
-// pages cannot be brought in through the mapping.
+// pages cannot be brought in through the mapping. ErrUnsupported says that it may
+// not be read, though it can be loaded.
 func (f *File) readThrough(off, end, size int64) error {
 	end = min(end, size)
 	buf := make([]byte, min(max(end-off, 0), 256<<10))
 	for off = max(off, 0); off < end; {
-		n, err := sys.ReadAt(f.src.file, buf[:min(int64(len(buf)), end-off)], f.src.off+off)
+		n, err := 0, failpoint("read")
+		if err == nil {
+			n, err = sys.ReadAt(f.src.file, buf[:min(int64(len(buf)), end-off)], f.src.off+off)
+		}
 		off += int64(n)
 		switch {
 		case errors.Is(err, io.EOF):

@@ -98,6 +98,9 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 			err = e.mapIn(at, size, false)
 		default:
 			err = f.readThrough(start, start+int64(size), int64(len(g.data)))
+			if errors.Is(err, sys.ErrUnsupported) {
+				err = e.mapIn(at, size, false)
+			}
 		}
 		if errors.Is(err, os.ErrClosed) {
 			err = nil // whoever touches the memory finds out

@@ -65,7 +65,9 @@ func SyncDir(dir string, f *os.File) (lasting bool, err error) { return syncDir(
 func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
 
 // ReadAt is f.ReadAt for what may meet f.Close: on Windows package os then may
-// lose count of those who use f, and Close waits for ever.
+// lose count of those who use f, and Close waits for ever. ErrUnsupported where
+// somebody keeps others from reading the range, which says nothing about mappings
+// (LockFileEx).
 func ReadAt(f *os.File, b []byte, off int64) (int, error) { return readAt(f, b, off) }
 
 // AllowHoles lets f have holes where a file must be marked for that. It is a

@@ -127,18 +127,25 @@ func allowHoles(f *os.File) {
 	})
 }
 
+// readFile is replaced by tests: Wine lets everybody read what is locked.
+var readFile = windows.ReadFile
+
 // ReadFile takes the place to read at from the OVERLAPPED, also of a handle
-// that is not asynchronous.
+// that is not asynchronous. LockFileEx keeps all handles but one from reading, also
+// of the same process, but no views.
 func readAt(f *os.File, b []byte, off int64) (n int, err error) {
 	err = control(f, func(h windows.Handle) error {
 		for n < len(b) {
 			at := off + int64(n)
 			o := windows.Overlapped{Offset: uint32(at), OffsetHigh: uint32(at >> 32)}
 			var got uint32
-			err := windows.ReadFile(h, b[n:min(len(b), n+1<<30)], &got, &o)
+			err := readFile(h, b[n:min(len(b), n+1<<30)], &got, &o)
 			n += int(got)
 			if err == windows.ERROR_HANDLE_EOF || err == nil && got == 0 { //nolint:errorlint // bare errno
 				return io.EOF
+			}
+			if err == windows.ERROR_LOCK_VIOLATION { //nolint:errorlint // bare errno
+				return ErrUnsupported
 			}
 			if err != nil {
 				return err

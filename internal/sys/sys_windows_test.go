@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/windows"
@@ -59,5 +61,20 @@ func TestAllocateReserves(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestReadLocked: that bytes are locked says nothing about the file.
+func TestReadLocked(t *testing.T) {
+	old := readFile
+	t.Cleanup(func() { readFile = old })
+	readFile = func(windows.Handle, []byte, *uint32, *windows.Overlapped) error { return windows.ERROR_LOCK_VIOLATION }
+	f, err := os.Open(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if n, err := ReadAt(f, make([]byte, 1), 0); n != 0 || !errors.Is(err, ErrUnsupported) {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }
