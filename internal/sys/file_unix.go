@@ -40,6 +40,9 @@ func reopen(f *os.File, write bool) (n *os.File, shared bool, err error) {
 		if err != nil {
 			return err
 		}
+		// O_NONBLOCK was for the open alone. A descriptor that has it package os hands
+		// to the poller, which, where that is kqueue(2), is not for regular files.
+		_, _ = unix.FcntlInt(uintptr(got), unix.F_SETFL, 0)
 		n = os.NewFile(uintptr(got), f.Name())
 		var was, is unix.Stat_t
 		if unix.Fstat(fd, &was) == nil && unix.Fstat(got, &is) == nil && was.Dev == is.Dev && was.Ino == is.Ino {

@@ -255,6 +255,25 @@ func TestReopenDeleted(t *testing.T) {
 	}
 }
 
+// TestReopenBlocks: what does not block goes to the poller of package os.
+func TestReopenBlocks(t *testing.T) {
+	n, _, err := Reopen(newFile(t, 1), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	err = control(n, func(fd int) error {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if flags&unix.O_NONBLOCK != 0 || flags&unix.O_ACCMODE != unix.O_RDWR {
+			t.Errorf("flags %#x", flags)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // A running program cannot be opened for writing. Under an emulator it is the
 // emulator that runs.
 func TestReopenDuplicates(t *testing.T) {
