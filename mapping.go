@@ -173,6 +173,9 @@ func allocate(file *os.File, before, from, size int64) error {
 		return nil
 	}
 	err := sys.Allocate(file, from, size-from)
+	if errors.Is(err, errors.ErrUnsupported) && from < before && before < size {
+		err = sys.Allocate(file, before, size-before) // it may be old holes alone that cannot be filled
+	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		switch {
 		case size <= before:

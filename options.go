@@ -71,8 +71,9 @@ type Options struct {
 	Perm fs.FileMode
 
 	// MinSize makes the file at least so many bytes long. It never makes it
-	// shorter. Disk blocks are reserved for its first MinSize bytes, old holes
-	// included, so that a full disk is an error here and not a fault later.
+	// shorter. Disk blocks are reserved for its first MinSize bytes, so that a full
+	// disk is an error here and not a fault later. On Linux that fills old holes,
+	// too; elsewhere they stay.
 	MinSize int64
 	// Sparse leaves it to the first store to find a disk block for what this
 	// File adds to the file. A disk that is full by then is a fault.

@@ -61,7 +61,8 @@ func SyncDir(dir string, f *os.File) (lasting bool, err error) { return syncDir(
 // meanwhile. ErrUnsupported where the file system cannot.
 //
 // fallocate(2), with FALLOC_FL_UNSHARE_RANGE for blocks that copies of the file
-// share with it; F_PREALLOCATE.
+// share with it; F_PREALLOCATE, posix_fallocate(2) of FreeBSD and FileAllocationInfo,
+// for files without holes.
 func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
 
 // ReadAt is f.ReadAt for what may meet f.Close: on Windows package os then may

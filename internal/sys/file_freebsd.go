@@ -16,14 +16,24 @@ func openAgain(fd int, _ string, flag int) (int, error) {
 }
 
 // posix_fallocate(2) returns the errno as its result. EINVAL is how systems
-// before FreeBSD 15 say that the file system cannot.
+// before FreeBSD 15 say that the file system cannot. What it does on UFS and most
+// others (vop_stdallocate) is to read what the file has and to write that back, over
+// what is stored through mappings meanwhile. So it is for what lies behind the end
+// of the file only.
 func allocate(f *os.File, off, n int64) error {
 	err := control(f, func(fd int) error {
 		var was unix.Stat_t
 		if err := unix.Fstat(fd, &was); err != nil {
 			return err
 		}
-		r, errno := fallocate(uintptr(fd), off, n)
+		if off < was.Size && was.Blocks*512 < was.Size { // there are holes to be filled
+			return ErrUnsupported
+		}
+		end := off + n
+		if end <= was.Size {
+			return nil
+		}
+		r, errno := fallocate(uintptr(fd), max(off, was.Size), end-max(off, was.Size))
 		if errno == 0 {
 			errno = unix.Errno(r)
 		}
@@ -31,7 +41,7 @@ func allocate(f *os.File, off, n int64) error {
 			return nil
 		}
 		// It makes the file longer first.
-		cutBack(fd, was.Size, off+n)
+		cutBack(fd, was.Size, end)
 		return errno
 	})
 	switch err { //nolint:errorlint // bare errno
