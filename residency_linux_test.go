@@ -196,6 +196,24 @@ func TestResidencyTruth(t *testing.T) {
 	}
 }
 
+// TestResidencyWithoutStatx: Linux before 4.11 has mincore alone.
+func TestResidencyWithoutStatx(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Filters)
+	prove.Quiet(t)
+	path := filepath.Join(t.TempDir(), "file")
+	spots(t, path, 8, 9, 40)
+	refuse := []prove.Option{
+		prove.Refuse(unix.SYS_STATX, int(syscall.ENOSYS)), prove.Refuse(unix.SYS_CACHESTAT, int(syscall.ENOSYS)),
+	}
+	for _, drop := range []string{"", "1"} {
+		a := askChild(t, path, append(refuse, prove.Env("DROPFD="+drop))...)
+		// Some file systems cache more of a file than what was written.
+		if r := a.Residency; r.Resident < 3 || r.Resident == 64 || len(a.Ranges) == 0 || a.Err != "" {
+			t.Errorf("DropFD %q: %+v", drop, a)
+		}
+	}
+}
+
 // Files on hugetlbfs are in RAM in a way of their own.
 func TestResidencyHugetlbfs(t *testing.T) {
 	path, _ := hugetlbFile(t, "2")
