@@ -70,8 +70,13 @@ func IsRandom(f *File) bool { return f.src.random.Load() }
 
 // The same of need bytes, with the hint that another system gives.
 func RefusedWithHint(hint string, need int64, lim LockLimits, err error) *LockError {
-	defer func(was string) { sys.LockHint = was }(sys.LockHint)
-	sys.LockHint = hint
+	return RefusedWithHints(hint, "", need, lim, err)
+}
+
+// With both of the hints that another system gives.
+func RefusedWithHints(hint, raised string, need int64, lim LockLimits, err error) *LockError {
+	defer func(was, raised string) { sys.LockHint, sys.RaiseHint = was, raised }(sys.LockHint, sys.RaiseHint)
+	sys.LockHint, sys.RaiseHint = hint, raised
 	e := &LockError{Op: "lock", Path: "f", Len: need, Limits: lim, Err: err}
 	(&File{src: &source{name: "f"}}).refused(e, need, need)
 	return e

@@ -17,6 +17,11 @@ var errAgain = errors.New("resource temporarily unavailable")
 // error names the settings. Every system's are in the file that is named after
 // it, and none of these systems runs here.
 func TestWiredLimits(t *testing.T) {
+	hintOf := func(text, name string) string {
+		_, hint, _ := strings.Cut(text, name+" = \"")
+		hint, _, _ = strings.Cut(hint, "\"")
+		return hint
+	}
 	for system, settings := range map[string][]string{
 		"darwin":    {"vm.user_wire_limit", "vm.global_user_wire_limit"},
 		"freebsd":   {"vm.max_user_wired", "security.bsd.unprivileged_mlock"},
@@ -30,19 +35,22 @@ func TestWiredLimits(t *testing.T) {
 			}
 			t.Fatal(err)
 		}
-		_, hint, _ := strings.Cut(string(text), "lockHint = \"")
-		hint, _, _ = strings.Cut(hint, "\"")
+		hint, raised := hintOf(string(text), "lockHint"), hintOf(string(text), "raiseHint")
 		unlimited := mmapio.LockLimits{Soft: -1, Hard: -1, Unlimited: true}
 		limited := mmapio.LockLimits{Soft: 4096, Hard: 4096, InUse: -1}
 		for want, e := range map[string]*mmapio.LockError{
-			errAgain.Error():         mmapio.RefusedWithHint(hint, 1, unlimited, errAgain),
-			"RLIMIT_MEMLOCK":         mmapio.RefusedWithHint(hint, 8192, limited, errAgain),
-			fs.ErrPermission.Error(): mmapio.RefusedWithHint(hint, 8192, limited, fs.ErrPermission),
+			errAgain.Error():         mmapio.RefusedWithHints(hint, raised, 1, unlimited, errAgain),
+			"RLIMIT_MEMLOCK":         mmapio.RefusedWithHints(hint, raised, 8192, limited, errAgain),
+			fs.ErrPermission.Error(): mmapio.RefusedWithHints(hint, raised, 8192, limited, fs.ErrPermission),
 		} {
 			for _, want := range append(settings, want) {
 				if got := e.Error(); !strings.Contains(got, want) {
 					t.Errorf("%s: %q lacks %q", system, got, want)
 				}
+			}
+			got, limit := e.Error(), e.Cause == mmapio.CauseLimit
+			if raised == "" || strings.Contains(got, raised) != limit || strings.Contains(got, "CAP_IPC_LOCK") {
+				t.Errorf("%s: %q is to name %q: %v", system, got, raised, limit)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/sys"
 )
 
 const mib = 1 << 20
@@ -20,7 +21,24 @@ func unknown(size int64) Residency {
 	return Residency{File: File{Path: "file", Size: size}, Resident: Unknown}
 }
 
+// raisedBy sets what is said of the hard limit on another system.
+func raisedBy(t *testing.T, hint string) {
+	was := sys.RaiseHint
+	sys.RaiseHint = hint
+	t.Cleanup(func() { sys.RaiseHint = was })
+}
+
+// TestRaisedElsewhere: nobody is told of what the system does not have.
+func TestRaisedElsewhere(t *testing.T) {
+	raisedBy(t, "elsewhere(5)")
+	q := memlock(20*mib, limits.Memlock{Soft: 8 * mib, Hard: 8 * mib, InUse: -1})[0]
+	if want := "raise the hard limit to 32 MiB as the super-user: elsewhere(5)"; q.Verdict != Refused || q.Remedy != want {
+		t.Errorf("%v, %q, want %q", q.Verdict, q.Remedy, want)
+	}
+}
+
 func TestJudge(t *testing.T) {
+	raisedBy(t, "")
 	mem := func(n int64) *int64 { return &n }
 	for _, tc := range []struct {
 		name    string

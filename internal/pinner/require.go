@@ -7,6 +7,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/mmapio/mmapio/internal/limits"
+	"github.com/mmapio/mmapio/internal/sys"
 )
 
 // memlock compares with the limit that the soft one can be raised to.
@@ -29,6 +30,9 @@ func memlock(need int64, l limits.Memlock) []Requirement {
 		want := roundUp(plus(need, l.InUse))
 		q.Remedy = fmt.Sprintf("raise it: systemd LimitMEMLOCK=%s, docker --ulimit memlock=%d, "+
 			"limits.conf \"USER - memlock %d\", or grant CAP_IPC_LOCK", systemdSize(want), want, want>>10)
+		if sys.RaiseHint != "" {
+			q.Remedy = fmt.Sprintf("raise the hard limit to %d MiB as the super-user: %s", want>>20, sys.RaiseHint)
+		}
 	case l.Soft >= 0 && need > l.Soft-l.InUse:
 		q.Fact += "; lock raises the soft limit by itself"
 	}

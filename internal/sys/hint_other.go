@@ -3,3 +3,5 @@
 package sys
 
 const lockHint = ""
+
+const raiseHint = ""

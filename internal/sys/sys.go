@@ -214,6 +214,10 @@ func (s *Space) Unlock(at, n int) error { return s.unlock(at, n) }
 // RLIMIT_MEMLOCK, for error texts. Tests set it to what other systems have.
 var LockHint = lockHint
 
+// RaiseHint says where the hard limit RLIMIT_MEMLOCK is set on this system, for
+// error texts; "" on Linux, where there are many places. Tests set it, too.
+var RaiseHint = raiseHint
+
 // LocksStay says that locked pages stay mapped whatever is done beside them. On
 // Linux an unlock or a cut next to them takes apart the huge page or folio that
 // they are part of, and out of the mapping.
