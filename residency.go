@@ -43,9 +43,9 @@ func (r Residency) Known() bool { return r.Resident >= 0 }
 // hugetlbfs or DAX. Dirty and Writeback are not known where there is no
 // cachestat or it sees nothing (overlayfs, DropFD).
 //
-// cachestat(2) of Linux 6.5, mincore(2) on Linux, FreeBSD, NetBSD and
-// DragonFly; for private memory PAGEMAP_SCAN of Linux 6.7. Elsewhere it is
-// errors.ErrUnsupported.
+// cachestat(2) of Linux 6.5, mincore(2) on Linux, NetBSD, DragonFly and, where the
+// sysctl vm.mincore_mapped is 0, FreeBSD; for private memory PAGEMAP_SCAN of Linux
+// 6.7. Elsewhere it is errors.ErrUnsupported.
 func (f *File) Residency(off, n int64) (r Residency, err error) {
 	const op = "residency"
 	err = f.mapped(op, func(g *generation) error {
