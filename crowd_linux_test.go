@@ -1,13 +1,18 @@
 package mmapio_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
@@ -24,6 +29,42 @@ func countCrowds(t testing.TB) *atomic.Int32 {
 		return nil
 	}))
 	return &n
+}
+
+// crowdRefused reads page by page where others wait, and counts how often it asks for
+// what it cannot have.
+var crowdRefused = prove.Register("crowd-refused", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], nil)
+	asked := 0
+	mmapio.SetFailpoint(func(step string) error {
+		if step == "crowd" {
+			asked++
+		}
+		return nil
+	})
+	defer mmapio.Crowd(int64(runtime.GOMAXPROCS(0)))()
+	b := make([]byte, pageSize)
+	for i := range int64(8) {
+		_, err := f.ReadAt(b, 2*i*pageSize)
+		check(t, err)
+		same(t, "ReadAt", b, pattern(16*pageSize, 3)[2*i*pageSize:][:pageSize])
+	}
+	fmt.Println(asked)
+	return 0
+})
+
+// TestReadAtCrowdRefused: a call that a filter refuses is not tried again and again.
+func TestReadAtCrowdRefused(t *testing.T) {
+	prove.Need(t, prove.Disk, prove.Filters)
+	path := filepath.Join(prove.DiskDir(t), "f")
+	check(t, os.WriteFile(path, pattern(16*pageSize, 3), 0o600))
+	for _, errno := range []syscall.Errno{syscall.ENOSYS, syscall.EOPNOTSUPP, syscall.EPERM, syscall.EINVAL} {
+		res := crowdRefused.Run(t, prove.Args(path), prove.Refuse(unix.SYS_PREADV2, int(errno)))
+		if res.Code != 0 || strings.TrimSpace(res.Output) != "1" {
+			t.Errorf("%v: asked %v times, want once", errno, res)
+		}
+	}
 }
 
 // Where more reads wait than there are processors, a read has the kernel begin, and

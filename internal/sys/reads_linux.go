@@ -44,8 +44,13 @@ func readAtOnce(f *os.File, p []byte, off int64) (n int, err error) {
 		n, err = unix.Preadv2(fd, [][]byte{p}, off, unix.RWF_NOWAIT)
 		return err
 	})
-	if err == unix.EAGAIN { //nolint:errorlint // bare errno
+	switch err { //nolint:errorlint // bare errnos
+	case unix.EAGAIN: //nolint:errorlint // bare errno
 		return 0, nil
+	case unix.EPERM, unix.EINVAL: //nolint:errorlint // bare errnos
+		// Filters of containers refuse the call, and the first kernels that had it
+		// the flag. Nothing else is wrong with a read.
+		return 0, ErrUnsupported
 	}
 	return max(n, 0), err
 }
