@@ -163,8 +163,10 @@ func (f *File) LockedBytes() int64 {
 // not in RAM: another process may have cut the file. From then on the File
 // knows what is missing, so that the next Lock or Pin there brings it in
 // again. VerifyLocked needs no privilege. errors.ErrUnsupported where the
-// kernel does not tell (all but Linux and Windows); where it cannot be asked at
-// the moment, for want of descriptors or memory, the error says that.
+// kernel does not tell (all but Linux and Windows, and on Linux a process that may
+// neither open its /proc/self/pagemap, as after setuid(2), nor call move_pages(2));
+// where it cannot be asked at the moment, for want of descriptors or memory, the
+// error says that.
 func (f *File) VerifyLocked(off, n int64) error { return f.verify("verifylocked", off, n) }
 
 // LockLimits says how much memory this process may lock, in bytes.

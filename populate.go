@@ -109,10 +109,22 @@ func (e *extent) firstAbsent(lo, hi int64) int64 {
 	if !e.src.readable() && !sys.CanPopulate() {
 		return lo + int64(max(fault.Touch(e.space.Bytes(at, n), sys.PageSize(), false), 0))
 	}
-	if bad, err := e.space.Absent(at, n); err == nil && bad >= 0 {
+	switch bad, err := e.space.Absent(at, n); {
+	case err == nil && bad >= 0:
 		return int64(bad - e.base)
+	case err == nil, !sys.CanPopulate(), e.src.info == nil:
+		return lo
 	}
-	return lo
+	// The kernel does not tell: half by half, the one before is there.
+	for ps := sys.PageSize(); n > ps; {
+		half := n / ps / 2 * ps
+		if e.space.Populate(at, half, false) != nil {
+			n = half
+			continue
+		}
+		at, n = at+half, n-half
+	}
+	return int64(at - e.base)
 }
 
 // populate brings pages in, by one system call where there is one. Offsets are

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -121,6 +122,10 @@ func passing(err error) error {
 	return nil
 }
 
+// errUntold says why a process is not told where its own pages are.
+var errUntold = fmt.Errorf("%w: /proc/self/pagemap may not be opened, as after a change of the user or "+
+	"with PR_SET_DUMPABLE, and move_pages(2) is not to be had", ErrUnsupported)
+
 var (
 	procMaps    = procFile("/proc/self/maps")
 	procPagemap = procFile("/proc/self/pagemap")
@@ -238,6 +243,9 @@ func (s *Space) absent(at, n int) (int, error) {
 
 func (s *Space) absentIn(at, n int) (int, error) {
 	fd, err := procPagemap()
+	if err == ErrUnsupported { //nolint:errorlint // as procFile returns it
+		return s.absentByMovePages(at, roundUp(n))
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -261,6 +269,10 @@ func (s *Space) swapped(at int) bool {
 		return lo >= 0
 	}
 	fd, err := procPagemap()
+	if err == ErrUnsupported { //nolint:errorlint // as procFile returns it
+		lo, err := s.absentByMovePages(at, pageSize()) // which does not tell why
+		return err == nil && lo >= 0
+	}
 	if err != nil {
 		return false
 	}

@@ -238,11 +238,15 @@ func (s *Space) Unlocked(at, n int) (int, error) { return s.unlocked(at, n) }
 func (s *Space) HugeEnd(at int) (end int, ok bool) { return s.hugeEnd(at) }
 
 // Swapped reports whether a page is in swap, or is just being moved to another place
-// in memory: the kernel does not tell which. False where it tells neither.
+// in memory: the kernel does not tell which. False where it tells neither; true for
+// any page that is Absent where only move_pages(2) can be asked.
 func (s *Space) Swapped(at int) bool { return s.swapped(at) }
 
 // Absent returns the first page of the range that has no memory of its own (it
 // is not mapped in, or is the shared page of zeroes), or -1.
+//
+// Linux: ioctl PAGEMAP_SCAN of 6.7, before that /proc/self/pagemap; where that may
+// not be opened, move_pages(2).
 func (s *Space) Absent(at, n int) (int, error) { return s.absent(at, n) }
 
 // Hint is advice about pages.

@@ -117,12 +117,17 @@ func pagemapFD(t *testing.T) int {
 	return fd
 }
 
-// absentBoth asks both ways, which differ where the page of zeroes is mapped.
+// absentBoth asks both ways, which differ where the page of zeroes is mapped, and
+// wants of move_pages(2) what PAGEMAP_SCAN says.
 func absentBoth(t *testing.T, s *Space) (scan, bits int) {
 	t.Helper()
 	scan, err := s.Absent(0, s.Size())
 	if err != nil {
 		t.Fatal(err)
+	}
+	nodes, err := s.absentByMovePages(0, s.Size())
+	if canScan(t) && nodes != scan && !errors.Is(err, ErrUnsupported) {
+		t.Errorf("move_pages(2) says %d, %v, PAGEMAP_SCAN %d", nodes, err, scan)
 	}
 	bits, err = s.absentByPagemap(pagemapFD(t), 0, s.Size())
 	if err != nil {
