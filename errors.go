@@ -31,7 +31,8 @@ var (
 )
 
 // A RangeError says that a range does not lie inside of what it is a range of,
-// usually the mapped bytes of a File. Nothing was done.
+// usually the mapped bytes of a File, or that Len is wrong by itself: negative, or
+// 0 where pieces were asked for. Nothing was done.
 // errors.Is(err, fs.ErrInvalid) is true.
 type RangeError struct {
 	Op, Path string
@@ -40,6 +41,12 @@ type RangeError struct {
 }
 
 func (e *RangeError) Error() string {
+	switch {
+	case e.Len < 0:
+		return fmt.Sprintf("%s %s: a length of %d bytes (at offset %d) is negative", e.Op, e.Path, e.Len, e.Off)
+	case e.Len == 0 && e.Off >= 0 && e.Off <= e.Size: // no range is wrong with that
+		return fmt.Sprintf("%s %s: pieces of 0 bytes (from offset %d on); they must have 1 or more", e.Op, e.Path, e.Off)
+	}
 	return fmt.Sprintf("%s %s: range of %d bytes at offset %d is outside of %d bytes",
 		e.Op, e.Path, e.Len, e.Off, e.Size)
 }
@@ -48,15 +55,22 @@ func (e *RangeError) Error() string {
 func (e *RangeError) Is(target error) bool { return target == fs.ErrInvalid }
 
 // An AlignError says that an offset does not suit a type: Options.Offset+Off is
-// not a multiple of Align. Nothing was done.
+// not a multiple of Align; for a secret, see [Anonymous], the size that it was made
+// with, less Off, is not. Nothing was done.
 // errors.Is(err, fs.ErrInvalid) is true.
 type AlignError struct {
 	Op, Path string
 	Off      int64 // as it was given
 	Align    int   // in bytes
+
+	lead int64 // how far from the start of a page the memory begins, if it has no file
 }
 
 func (e *AlignError) Error() string {
+	if align := int64(e.Align); e.lead > 0 {
+		return fmt.Sprintf("%s %s: offset %d is not at a multiple of %d bytes, since memory for a secret ends where a page does; "+
+			"the first that is: %d (0 if the size is a multiple of 8)", e.Op, e.Path, e.Off, e.Align, (align-e.lead%align)%align)
+	}
 	return fmt.Sprintf("%s %s: offset %d is not at a multiple of %d bytes of the file", e.Op, e.Path, e.Off, e.Align)
 }
 

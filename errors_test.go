@@ -353,6 +353,12 @@ func TestErrorTexts(t *testing.T) {
 	}{
 		{&mmapio.RangeError{Op: "view", Path: "a", Off: 5, Len: 7, Size: 9},
 			"view a: range of 7 bytes at offset 5 is outside of 9 bytes", []error{fs.ErrInvalid}},
+		{&mmapio.RangeError{Op: "view", Path: "a", Off: 10, Size: 9},
+			"view a: range of 0 bytes at offset 10 is outside of 9 bytes", []error{fs.ErrInvalid}},
+		{&mmapio.RangeError{Op: "view", Path: "a", Off: 5, Len: -1, Size: 9},
+			"view a: a length of -1 bytes (at offset 5) is negative", []error{fs.ErrInvalid}},
+		{&mmapio.RangeError{Op: "chunks", Path: "a", Off: 5, Size: 9},
+			"chunks a: pieces of 0 bytes (from offset 5 on); they must have 1 or more", []error{fs.ErrInvalid}},
 		{&mmapio.OptionError{Op: "open", Path: "a", Field: "Perm", Reason: "needs Create", Err: fs.ErrInvalid},
 			"open a: option Perm: needs Create", []error{fs.ErrInvalid}},
 		{&mmapio.OptionError{Op: "open", Path: "a", Field: "NoDump", Reason: "lacks", Err: errors.ErrUnsupported},

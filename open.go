@@ -122,8 +122,8 @@ func Map(f *os.File, opts *Options) (*File, error) {
 // moves it, or by the garbage collector, and stays locked until then, also
 // while something holds it past Close. And without Reserve its last byte is
 // the last of its page: to touch the one behind it is a fault, until Resize
-// changes the size. It starts where that puts it, so a value of n bytes lies
-// right at offsets where Size()-off is a multiple of its alignment; if the
+// changes the size. It starts where that puts it, also afterwards, so a value of
+// n bytes lies right at offsets where size-off is a multiple of its alignment; if
 // size is a multiple of 8, that is so as everywhere.
 func Anonymous(size int64, opts *Options) (*File, error) {
 	o := copied(opts)

@@ -86,6 +86,23 @@ func TestSecretAlignment(t *testing.T) {
 	}
 }
 
+// The error says where a value could lie, and a Resize changes nothing about that.
+func TestSecretAlignmentIsExplained(t *testing.T) {
+	needLockOf(t, pageSize)
+	f := newSecret(t, 13, secretOptions)
+	for range 2 {
+		_, err := mmapio.LoadAt[uint64](f, 0)
+		const want = "loadat anonymous: offset 0 is not at a multiple of 8 bytes, since memory for a secret ends where a page does; " +
+			"the first that is: 5 (0 if the size is a multiple of 8)"
+		if !errors.As(err, new(*mmapio.AlignError)) || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		_, err = mmapio.LoadAt[uint64](f, 5)
+		check(t, err)
+		mustResize(t, f, 16)
+	}
+}
+
 // overrun reads a byte, the last or the one behind it, with no guard.
 var overrun = prove.Register("overrun", func(args []string) int {
 	t := prove.T()

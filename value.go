@@ -217,7 +217,11 @@ func (f *File) checkValue(op string, g *generation, off int64, n int, t valueTyp
 		return f.fail(op, t.err)
 	}
 	if (f.src.off%t.align+off%t.align)%t.align != 0 {
-		return &AlignError{Op: op, Path: f.src.name, Off: off, Align: int(t.align)}
+		e := &AlignError{Op: op, Path: f.src.name, Off: off, Align: int(t.align)}
+		if f.anonymous() {
+			e.lead = f.src.off
+		}
+		return e
 	}
 	if n < 0 || int64(n) > maxInt64/t.size {
 		return &RangeError{Op: op, Path: f.src.name, Off: off, Len: int64(n), Size: int64(len(g.data))}
