@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strconv"
 
@@ -190,7 +191,7 @@ func (o *Options) check(how, path string) error {
 	case o.Perm != 0 && !o.Create:
 		return bad("Perm", "needs Create")
 	case o.Perm&^fs.ModePerm != 0:
-		return bad("Perm", "has more than permission bits: "+o.Perm.String())
+		return bad("Perm", fmt.Sprintf("has more than permission bits: %v (%#o)", o.Perm, uint32(o.Perm)))
 	case o.Length > 0 && o.Offset > maxInt64-o.Length:
 		return &RangeError{Op: how, Path: path, Off: o.Offset, Len: o.Length, Size: maxInt64}
 	case o.Reserve > 0 && o.Length > 0:

@@ -388,3 +388,11 @@ func TestOptionNumbers(t *testing.T) {
 		same(t, "the file", onDisk(t, path), content)
 	}
 }
+
+// The bit that is wrong can be seen, also one of open(2) that fs.FileMode has no letter for.
+func TestPermBitsAreShown(t *testing.T) {
+	_, err := mmapio.OpenFile("f", &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, Perm: 0o1600})
+	if err == nil || !strings.Contains(err.Error(), "01600") {
+		t.Errorf("%v, want 01600 in it", err)
+	}
+}

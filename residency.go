@@ -41,7 +41,8 @@ func (r Residency) Known() bool { return r.Resident >= 0 }
 // Not known, which is no error, is what the kernel does not tell, or not
 // truly: of another user's file that the caller may not write, and of files on
 // hugetlbfs or DAX. Dirty and Writeback are not known where there is no
-// cachestat or it sees nothing (overlayfs, DropFD).
+// cachestat or it sees nothing (overlayfs, DropFD), and of a CopyOnWrite File where
+// the process may not open its /proc/self/pagemap, as after setuid(2); nor is Huge.
 //
 // cachestat(2) of Linux 6.5, mincore(2) on Linux, NetBSD, DragonFly and, where the
 // sysctl vm.mincore_mapped is 0, FreeBSD; for private memory PAGEMAP_SCAN of Linux
