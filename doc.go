@@ -34,6 +34,11 @@
 // [Guard] does the same for what is held; its comment says what is beyond any
 // guard.
 //
+// It is pages that are had or not. Of the page in which a file ends that others
+// have made shorter nothing fails: what lies behind the end reads as zeroes, or as
+// what was stored there, and what is stored there is not in the file, though the
+// call succeeds, and Sync as well. [File.Refresh] looks how long the file is.
+//
 // # Locked pages
 //
 // [File.Lock] and [File.LockAll] bring pages into RAM and keep them there. The

@@ -3,6 +3,7 @@ package mmapio_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -140,5 +141,29 @@ func TestProofCutKeepsLocksOfOthers(t *testing.T) {
 	mustClose(t, f)
 	if n := mmapio.Siblings() - known; n > 0 {
 		t.Errorf("%d disk files are known still", n)
+	}
+}
+
+// What the package's comment says of the page in which others have ended a file.
+func TestBehindTheEndNothingFails(t *testing.T) {
+	prove.Need(t, prove.FileEnd)
+	const size, end = 3, 1 // in pages; the file is to end 100 bytes behind
+	path, content := patternFile(t, size*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	truncated(t, path, end*pageSize+100)
+	b := make([]byte, 10)
+	if n, err := f.ReadAt(b, end*pageSize+200); n != len(b) || err != nil || string(b) != string(make([]byte, 10)) {
+		t.Errorf("ReadAt: %d, %v, %q", n, err, b)
+	}
+	if n, err := f.WriteAt([]byte("lost"), end*pageSize+200); n != 4 || err != nil {
+		t.Errorf("WriteAt: %d, %v", n, err)
+	}
+	check(t, f.Sync())
+	same(t, "the file", onDisk(t, path), content[:end*pageSize+100])
+	if _, err := f.WriteAt([]byte("told"), (end+1)*pageSize); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("WriteAt to the page behind it: %v", err)
+	}
+	if n, err := f.Refresh(); n != end*pageSize+100 || err != nil {
+		t.Errorf("Refresh: %d, %v", n, err)
 	}
 }
