@@ -135,6 +135,28 @@ func TestPrefetchRefused(t *testing.T) {
 	})
 }
 
+// A Prefetch that is over does not keep later ones from beginning.
+func TestPrefetchAgain(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap)
+	prove.Need(t, prove.Root, prove.FUSE)
+	fs := slowfs.Start(t, slowfs.Options{ReadAhead: -1})
+	fs.AddFile("file", 3*pageSize, slowfs.Zeros)
+	f := mustOpen(t, fs.Path("file"), nil)
+	advise(t, f, 0, f.Size(), mmapio.AdviceRandom)
+	for p := range int64(3) {
+		check(t, f.Prefetch(p*pageSize, pageSize))
+		waitFor(t, "the page", func() bool {
+			r, err := f.Residency(p*pageSize, pageSize)
+			check(t, err)
+			return r.Resident == 1
+		})
+		waitFor(t, "the goroutine to end", func() bool {
+			all := make([]byte, 1<<20)
+			return !bytes.Contains(all[:runtime.Stack(all, true)], []byte("runPrefetch"))
+		})
+	}
+}
+
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
