@@ -161,3 +161,45 @@ func TestCopyCutBefore(t *testing.T) {
 		r.Release()
 	}
 }
+
+// TestCopyOfAnotherFile: bytes of another File are taken for what they are, also where
+// they lie between two mappings that the File had before.
+func TestCopyOfAnotherFile(t *testing.T) {
+	needMaps(t)
+	path, _ := patternFile(t, pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	grow := func() (lo, hi uintptr) {
+		lo, hi = mmapio.SpaceOf(f)
+		r := mustRegion(t, f, 0, 1) // it stays where it is
+		t.Cleanup(r.Release)
+		if err := f.Resize(f.Size() + pageSize); errors.Is(err, mmapio.ErrBusy) {
+			prove.Unable(t, "what is held does not grow here") // Windows
+		} else {
+			check(t, err)
+		}
+		return lo, hi
+	}
+	first, firstEnd := grow()
+	other, content := patternFile(t, 64*pageSize)
+	content = append([]byte(nil), content...)
+	var lent []*mmapio.Region
+	for range 16 {
+		g := mustOpen(t, other, nil)
+		r := mustRegion(t, g, 0, 100)
+		t.Cleanup(r.Release)
+		lent = append(lent, r)
+		lo, hi := grow()
+		first, firstEnd = min(first, lo), max(firstEnd, hi)
+	}
+	for i, r := range lent {
+		store(t, f, 0, string(make([]byte, 100)))
+		if n, err := f.WriteAt(r.Bytes(), 0); n != 100 || err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		got := make([]byte, 100)
+		if n, err := f.ReadAt(got, 0); n != 100 || err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		same(t, fmt.Sprintf("what was written of File %d, whose own lies in [%#x, %#x)", i, first, firstEnd), got, content[:100])
+	}
+}
