@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 	"github.com/mmapio/mmapio/internal/slowfs"
 )
@@ -107,6 +109,28 @@ func TestNoFaultAtStores(t *testing.T) {
 		}
 		if major, n := stalls(t, way, coldFile(t), diskStride, true); major+n < stallPages-1 {
 			t.Errorf("%s: %d and %d faults for %d pages with the mechanism off", way, major, n, stallPages)
+		}
+	}
+}
+
+// TestCutOffIsNotKnown: what a shrink has taken away is not known to be in memory when
+// other pages are in its place.
+func TestCutOffIsNotKnown(t *testing.T) {
+	prove.Need(t, prove.Advice)
+	t.Cleanup(mmapio.KnownFor(time.Hour, time.Hour))
+	path, _ := patternFile(t, 4*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: 8 * pageSize})
+	for p := range int64(4) {
+		store(t, f, p*pageSize, "x")
+	}
+	if load, put := f.Known(0, int(f.Size())); !load || !put {
+		t.Fatalf("nothing is known: load %v, store %v", load, put)
+	}
+	mustResize(t, f, pageSize+8)
+	mustResize(t, f, 4*pageSize)
+	for p, want := range []bool{true, true, false, false} {
+		if load, put := f.Known(int64(p)*pageSize, 8); load != want || put != want {
+			t.Errorf("page %d: load %v, store %v, want %v", p, load, put, want)
 		}
 	}
 }
