@@ -353,3 +353,20 @@ func TestRoomFor(t *testing.T) {
 		t.Error("memory has no room")
 	}
 }
+
+// A length is taken back from the file only as long as nobody has added to it.
+func TestCutBack(t *testing.T) {
+	for _, c := range []struct{ size, before, after, want int }{
+		{300, 100, 300, 100},
+		{301, 100, 300, 301}, // others have added to it
+		{299, 100, 300, 299}, // or cut it
+		{300, 300, 300, 300},
+		{300, 301, 300, 300}, // it was never longer
+	} {
+		f := newFile(t, c.size)
+		cutBack(int(f.Fd()), int64(c.before), int64(c.after))
+		if info, err := f.Stat(); err != nil || info.Size() != int64(c.want) {
+			t.Errorf("%+v: %d bytes, %v", c, info.Size(), err)
+		}
+	}
+}
