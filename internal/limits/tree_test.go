@@ -217,4 +217,13 @@ func TestCgroupsBadFiles(t *testing.T) {
 			t.Errorf("%s %q: %v, %v", name, text, got, err)
 		}
 	}
+	// What is not a number may be a limit all the same.
+	for _, text := range []string{"lots\n", "\n"} {
+		r := tree(with(groupV2(u, "max", "1", "0", "0"), map[string]string{
+			"/proc/self/cgroup": "0::/\n", "/proc/self/mountinfo": mountsV2, u + "/memory.max": text,
+		}))
+		if limited, err := r.limited(); err != nil || !limited {
+			t.Errorf("a limit of %q: limited %v, %v", text, limited, err)
+		}
+	}
 }
