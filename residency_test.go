@@ -62,6 +62,28 @@ func TestResidencyRanges(t *testing.T) {
 	}
 }
 
+// Between the copies of a CopyOnWrite File its pages are those of the file.
+func TestResidencyBetweenCopies(t *testing.T) {
+	needMaps(t)
+	prove.Need(t, prove.Pagemap)
+	path, _ := patternFile(t, 8*pageSize)
+	for _, copies := range [][]int64{{}, {0}, {7}, {2}, {2, 3, 6}} {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
+		tellsResidency(t, f)
+		for _, p := range copies {
+			store(t, f, p*pageSize+5, "mine")
+		}
+		if r, err := f.Residency(0, f.Size()); err != nil || r.Resident != 8 {
+			t.Errorf("copies %v: %+v, %v", copies, r, err)
+		}
+		want := []mmapio.Range{{Off: 0, Len: f.Size()}}
+		if ranges, err := f.ResidentRanges(0, f.Size()); err != nil || !slices.Equal(ranges, want) {
+			t.Errorf("copies %v: %v, %v", copies, ranges, err)
+		}
+		mustClose(t, f)
+	}
+}
+
 func TestResidencyErrors(t *testing.T) {
 	path, _ := patternFile(t, pageSize)
 	f := mustOpen(t, path, nil)
