@@ -49,3 +49,29 @@ func TestLockUndoneLater(t *testing.T) {
 		}
 	}
 }
+
+// shrinkAfter makes a File smaller after locks of it were refused.
+var shrinkAfter = prove.Register("shrink after", func([]string) int {
+	t := prove.T()
+	f := opened(t)(mmapio.Anonymous(max(64*pageSize, 256<<10), nil))
+	for _, n := range []int64{2 * pageSize, f.Size() / 2} { // at once, and in windows
+		var le *mmapio.LockError
+		if err := f.Lock(0, n); !errors.As(err, &le) || le.Cause != mmapio.CauseLimit {
+			t.Errorf("a lock of %d bytes: %v", n, err)
+		}
+		if _, err := f.Pin(0, n); !errors.As(err, &le) || le.Cause != mmapio.CauseLimit {
+			t.Errorf("a pin of %d bytes: %v", n, err)
+		}
+	}
+	check(t, f.Resize(3*pageSize)) // waits for whoever is inside
+	check(t, f.Lock(0, pageSize))
+	return 0
+})
+
+// Whoever is refused a lock is not inside any more.
+func TestShrinkAfterRefusedLock(t *testing.T) {
+	prove.Need(t, prove.Root, prove.LockCharge)
+	if res := shrinkAfter.Run(t, prove.AsNobody(), prove.Memlock(uint64(pageSize))); res.Code != 0 {
+		t.Error(res)
+	}
+}
