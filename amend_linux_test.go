@@ -147,3 +147,77 @@ func TestPageOutLockedMeanwhile(t *testing.T) {
 	}
 	prove.AssertHeld(t, memoryOf(t, f)[5*pageSize:8*pageSize])
 }
+
+// To look right after a change is not to have seen all of it: what is changed again
+// may bear the same time.
+func TestRefreshAfterTwoChanges(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	needLocks(t)
+	path, _ := patternFile(t, 4*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.LockAll())
+	now := time.Now().Add(time.Hour) // a clock that is ahead: this is not long ago, whenever it is looked
+	for range 2 {
+		cutAndRegrow(t, path, pageSize, 4*pageSize)
+		check(t, os.Chtimes(path, now, now))
+		_, err := f.Refresh()
+		check(t, err)
+		prove.AssertHeld(t, memoryOf(t, f))
+	}
+}
+
+// A Resize to less than was mapped, of a file that others have cut to even less,
+// brings back what stays, however far it is from where the file ends then.
+func TestShrinkBringsBack(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	needLocks(t)
+	size := 5000 * pageSize // more than two of the kernel's largest folios
+	path, _ := patternFile(t, 4*pageSize)
+	check(t, os.Truncate(path, size))
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite, Sparse: true})
+	at := 1000 * pageSize // what is at the front comes in with the page that was cut
+	check(t, f.Lock(at, 3*pageSize))
+	check(t, os.Truncate(path, pageSize))
+	mustResize(t, f, size-pageSize)
+	prove.AssertHeld(t, memoryOf(t, f)[at:at+3*pageSize])
+}
+
+// Where locked pages reach an end of a File, the mapping ends anyway.
+func TestEdgesCostNothing(t *testing.T) {
+	needLocks(t)
+	path, _ := patternFile(t, 8*pageSize)
+	f := mustOpen(t, path, nil)
+	before := mmapio.Splits()
+	for _, c := range []struct{ off, n, want int64 }{
+		{0, 8, 0}, {0, 1, 1}, {0, 7, 1}, {7, 1, 1}, {1, 7, 1}, {1, 6, 2},
+	} {
+		check(t, f.Lock(c.off*pageSize, c.n*pageSize))
+		if got := mmapio.Splits() - before; got != c.want {
+			t.Errorf("pages [%d, %d) cost %d mappings, want %d", c.off, c.off+c.n, got, c.want)
+		}
+		check(t, f.UnlockAll())
+	}
+}
+
+// A shrink goes on only when the step is done that a long call is at.
+func TestShrinkWaitsForPopulate(t *testing.T) {
+	prove.Need(t, prove.Advice)
+	disk := slowfs.Start(t, slowfs.Options{})
+	disk.AddFile("f", 16*pageSize, slowfs.Offsets)
+	f := mustOpen(t, disk.Path("f"), &mmapio.Options{Mode: mmapio.ReadWrite})
+	goOn := disk.Hold(slowfs.OpRead, "f")
+	populated, shrunk := make(chan error, 1), make(chan error, 1)
+	go func() { populated <- f.Populate(t.Context(), 0, f.Size()) }()
+	disk.WaitHeld(1)
+	defer mmapio.SetFailpoint(func(step string) error {
+		if step == "length" && mmapio.InCall(f) {
+			t.Error("the file is cut while a call is in its memory")
+		}
+		return nil
+	})()
+	go func() { shrunk <- f.Resize(8 * pageSize) }()
+	waitFor(t, "the shrink", func() bool { return mmapio.Excludes(f) })
+	goOn()
+	check(t, <-shrunk)
+	<-populated // with an error or without: it gives way
+}

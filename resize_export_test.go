@@ -26,6 +26,10 @@ func Excludes(f *File) bool {
 	return !ok
 }
 
+// InCall reports whether a long call is in the File's memory. The answer lasts only
+// while a Resize keeps others out.
+func InCall(f *File) bool { return !f.cur.Load().mem.calls.Empty() }
+
 // Memory is what the File maps, without a touch: to lend it brings pages in,
 // and then whoever looks which pages are there finds all.
 func Memory(f *File) []byte { return f.cur.Load().data }
