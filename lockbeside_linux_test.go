@@ -19,7 +19,7 @@ func TestAdviseBesideLocked(t *testing.T) {
 	prove.Need(t, prove.Verify, prove.Advice, prove.Disk)
 	const size = 16 << 20
 	for name, advice := range map[string]mmapio.Advice{"cold": mmapio.AdviceCold, "pageout": mmapio.AdvicePageOut} {
-		for _, other := range []bool{false, true} {
+		for other, off := range map[string]int64{"none": -1, "whole": 0, "from behind the middle": size / 4 * 3} {
 			path, _ := patternFile(t, size)
 			file, err := os.Open(path)
 			check(t, err)
@@ -27,14 +27,18 @@ func TestAdviseBesideLocked(t *testing.T) {
 			check(t, file.Close())
 			f := mustOpen(t, path, nil)
 			advised := f
-			if other {
-				advised = mustOpen(t, path, nil)
+			if off >= 0 {
+				advised = mustOpen(t, path, &mmapio.Options{Offset: off})
 			}
-			check(t, f.Lock(5*pageSize, pageSize))
-			check(t, advised.Populate(t.Context(), 0, size))
+			before, behind := max(off, 0)+5*pageSize, max(off, 0)+8*pageSize
+			check(t, f.Lock(before, pageSize))
+			check(t, f.Lock(behind, pageSize))
+			check(t, advised.Populate(t.Context(), 0, advised.Size()))
 			check(t, advised.Advise(6*pageSize, 2*pageSize, advice))
-			if err := f.VerifyLocked(5*pageSize, pageSize); err != nil {
-				t.Errorf("%s, another File %v: %v", name, other, err)
+			for _, at := range []int64{before, behind} {
+				if err := f.VerifyLocked(at, pageSize); err != nil {
+					t.Errorf("%s, another File: %s: %v", name, other, err)
+				}
 			}
 		}
 	}
