@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/prove"
 )
 
@@ -59,5 +60,20 @@ func TestAnonymous(t *testing.T) {
 			}
 		}
 		mustClose(t, f)
+	}
+}
+
+// What comes to lie where the memory of a closed File lay is not taken for it.
+func TestAnonymousLeavesNoArea(t *testing.T) {
+	f := opened(t)(mmapio.Anonymous(pageSize, nil))
+	r := mustRegion(t, f, 0, 1)
+	at := fault.Start(r.Bytes())
+	mustClose(t, f)
+	if fault.Find(at) == nil {
+		t.Error("a fault on memory that is held is not known to be the File's")
+	}
+	r.Release()
+	if a := fault.Find(at); a != nil && a.Lo <= at {
+		t.Error("a fault where the memory was is still the File's")
 	}
 }
