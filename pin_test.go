@@ -233,3 +233,15 @@ func TestLockContextShrunk(t *testing.T) {
 	}
 	wantLockedBytes(t, f, 0)
 }
+
+// A pin of nothing lies inside of the File, too.
+func TestPinNothing(t *testing.T) {
+	f, page := pinFile(t, 2)
+	for _, off := range []int64{0, 1, f.Size()} {
+		release(t, pin(t, f, off, 0))
+	}
+	for _, off := range []int64{-1, f.Size() + 1, 9 * page} {
+		_, err := f.Pin(off, 0)
+		wantRangeError(t, err, mmapio.RangeError{Op: "pin", Path: f.Name(), Off: off, Size: f.Size()})
+	}
+}
