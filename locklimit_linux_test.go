@@ -290,6 +290,10 @@ func TestLockErrorText(t *testing.T) {
 			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, RLIMIT_MEMLOCK is 64.0 KiB (soft 65536, hard 8388608); " +
 				"raise it: systemd LimitMEMLOCK=32M, docker --ulimit memlock=33554432, limits.conf, or grant CAP_IPC_LOCK",
 		}, {
+			refused(24*mib, 24*mib, 12*mib), // no more than is needed
+			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, 12.0 MiB locked so far, RLIMIT_MEMLOCK is 24.0 MiB (soft 25165824, hard 25165824); " +
+				"raise it: systemd LimitMEMLOCK=32M, docker --ulimit memlock=33554432, limits.conf, or grant CAP_IPC_LOCK",
+		}, {
 			refused(8*mib, 21*mib, mib),
 			"lock idx/a.dat [0, 20971520): needs 20.0 MiB, 1.0 MiB locked so far, RLIMIT_MEMLOCK is 8.0 MiB (soft 8388608, hard 22020096); " +
 				"the soft limit may be raised by the process itself: call RaiseLockLimit, or ulimit -l 21504",
