@@ -95,7 +95,8 @@ func (f *File) explain(call *lockCall, g *generation, lo, hi int64, err error, s
 }
 
 // refused explains the errnos that a refusal of the kernel comes with. step is
-// the size of the run that was refused.
+// the size of the run that was refused, which may be locked already: then it was
+// not the limit that refused it.
 func (f *File) refused(e *LockError, need, step int64) {
 	lim := e.Limits
 	inUse := max(lim.InUse, 0) // where it is not known, what the call needs by itself is certain
@@ -112,7 +113,7 @@ func (f *File) refused(e *LockError, need, step int64) {
 		e.Cause = CausePermission
 		e.fact = fmt.Sprintf("needs %s: %v%s", size(need), e.Err, sys.LockHint)
 		return
-	case limited && max(step, need) > lim.Soft-inUse:
+	case limited && need > lim.Soft-inUse:
 		e.Cause = CauseLimit
 		e.fact = fmt.Sprintf("needs %s, ", size(need))
 		if lim.InUse >= 0 {

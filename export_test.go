@@ -9,6 +9,13 @@ import (
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
+// RefusedStep is why a step was refused of a lock that still needs so much.
+func RefusedStep(need, step int64, lim LockLimits) LockCause {
+	e := &LockError{Limits: lim, Err: sys.ErrNoMemory}
+	(&File{src: &source{}}).refused(e, need, step)
+	return e.Cause
+}
+
 // What stands in a LockError when the kernel refuses to lock the whole of f
 // under limits that are made up.
 func RefusedWith(f *File, lim LockLimits) *LockError {

@@ -337,6 +337,19 @@ func TestLockErrorText(t *testing.T) {
 			t.Errorf("20 MiB, limit %d, not known how much is locked: got %v, want %v", soft, err, want)
 		}
 	}
+	for _, c := range []struct {
+		need, step int64
+		limit      bool
+	}{
+		{64 * kib, 4 * kib, true}, // the rest is too much
+		{4 * kib, 4 * kib, false},
+		{4 * kib, 64 * kib, false}, // most of it is locked already
+	} {
+		got := mmapio.RefusedStep(c.need, c.step, mmapio.LockLimits{Soft: 64 * kib, Hard: 64 * kib, InUse: 60 * kib})
+		if (got == mmapio.CauseLimit) != c.limit {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
 	causes := []string{"unknown", "limit", "permission", "map count", "memory", "beyond end of file", "cgroup", "LockCause(7)"}
 	for i, want := range causes {
 		if got := mmapio.LockCause(i).String(); got != want {
