@@ -214,10 +214,7 @@ type locker struct {
 	onFault atomic.Bool // something was ever locked on fault
 }
 
-func (l *locker) init() {
-	l.set = lockset.New(int64(sys.PageSize()))
-	l.stuck = false
-}
+func (l *locker) init() { l.set = lockset.New(int64(sys.PageSize())) }
 
 // endLocks lets everything go at the moment that the File closes: the memory may
 // live on below a holder.

@@ -336,9 +336,8 @@ func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset
 	}
 	pass.Leave()
 	runtime.KeepAlive(g)
-	if g = f.cur.Load(); !held && g != closedGeneration {
-		l.set.Unpin(pin)
-		f.letGo(g, lo, hi)
+	if !held && f.cur.Load() != closedGeneration {
+		l.set.Unpin(pin) // and what is locked goes with the windows, if they fail
 	}
 	return pin, held, nil
 }

@@ -15,7 +15,7 @@ import (
 // which waits for no disk, but costs as much as some reads, and under some
 // hypervisors as dozens.
 func (f *File) readCold(g *generation, p []byte, off int64) bool {
-	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite || len(p) == 0 {
+	if g.mem.gated || f.src.file == nil || mayStall || f.src.mode == CopyOnWrite {
 		return false
 	}
 	if g.mem.lent(fault.Start(p)) {

@@ -239,7 +239,6 @@ func (f *File) shrink(op string, g *generation, size int64, cut func() error) er
 	l.mu.Lock()
 	f.cur.Store(m.generation(int(size)))
 	for _, run := range l.set.Held(nil, int64(from), int64(to)) {
-		run.Lo = max(run.Lo, int64(from))
 		f.kernelUnlock(g, run) //nolint:errcheck // Clear does it too
 	}
 	l.set.Truncate(int64(m.delta) + size)

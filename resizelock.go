@@ -19,7 +19,6 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 		f.moveUnlocked(from, to)
 	}
 	for _, run := range l.set.Held(nil, 0, min(from.mem.mapped.Load(), to.mem.mapped.Load())) {
-		run.Hi = min(run.Hi, to.mem.mapped.Load())
 		window := int64(lockWindow)
 		for lo := run.Lo; lo < run.Hi; {
 			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}

@@ -106,10 +106,7 @@ func (f *File) keepAround(g *generation, lo, hi int64) {
 func (f *File) keepWithin(lo, hi int64) {
 	f.locks.mu.Lock()
 	defer f.locks.mu.Unlock()
-	g := f.cur.Load()
-	if g == closedGeneration {
-		return
-	}
+	g := f.cur.Load() // that of a closed File has nothing
 	skew := int64(g.mem.delta) - f.src.off
 	// The file may be longer than what can be mapped.
 	hi = min(hi+skew, g.mem.mapped.Load())

@@ -51,8 +51,6 @@ func ResidentRuns(f *os.File, off, n int64, run func(lo, hi int64)) (known bool,
 		return false, err
 	case how == byMincore:
 		return true, incoreFile(f, off, n, run)
-	case n == 0:
-		return true, nil
 	}
 	ps := int64(pageSize())
 	count := func(lo, hi int64) (int64, error) {
