@@ -116,6 +116,13 @@ func TestHolesOfFullTmpfs(t *testing.T) {
 	if b := onDisk(t, path); b[0] != 'X' || b[40*pageSize] != 'Y' {
 		t.Error("Update has not stored")
 	}
+	// Of a hole that is cut in two the rest is none.
+	check(t, os.Truncate(path, 30*pageSize+100))
+	fillDisk(t, dir)
+	if n, err := f.ReadAt(make([]byte, 200), 30*pageSize); n > 100 || err == nil {
+		t.Errorf("%d bytes where the file has 100, %v", n, err)
+	}
+	check(t, os.Truncate(path, 64*pageSize))
 	// What is cut off is an error before fn is called, as anywhere.
 	f = mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
 	check(t, os.Truncate(path, 50*pageSize))
