@@ -2,7 +2,9 @@ package mmapio_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,4 +222,21 @@ func TestShrinkWaitsForPopulate(t *testing.T) {
 	goOn()
 	check(t, <-shrunk)
 	<-populated // with an error or without: it gives way
+}
+
+// The first byte behind the end of a file is as far from it as all others.
+func TestLockRightBehindTheEnd(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.FileEnd)
+	needLocks(t)
+	path, _ := patternFile(t, 4*pageSize)
+	f := mustOpen(t, path, nil)
+	prove.Truncate(t, path, 2*pageSize)
+	for _, off := range []int64{2 * pageSize, 3 * pageSize} {
+		var le *mmapio.LockError
+		if err := f.Lock(off, 1); !errors.As(err, &le) || le.Cause != mmapio.CauseBeyondEOF {
+			t.Errorf("at %d: %v", off, err)
+		} else if want := fmt.Sprintf("now %d bytes long", 2*pageSize); !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
 }

@@ -166,6 +166,10 @@ var crowd = prove.Register("crowd", func(args []string) int {
 		if r, err := f.Residency(0, n); f.Name() == "anonymous" && (err != nil || r.Resident != 8*mib/pageSize) {
 			t.Errorf("after a refused lock: %+v, %v", r, err)
 		}
+		if f.Mode() == mmapio.ReadWrite {
+			check(t, f.Resize(16*mib)) // waits for whoever is inside
+			check(t, f.Resize(n))
+		}
 		check(t, f.Close())
 	}
 	// What is in memory already needs no more room.
