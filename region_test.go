@@ -295,3 +295,26 @@ func TestHolderInView(t *testing.T) {
 	same(t, "the region", r.Bytes(), content[pageSize:pageSize+10])
 	r.Release()
 }
+
+// A File remembers mappings that it had before only as long as somebody holds them.
+func TestResizeForgetsMappings(t *testing.T) {
+	needMaps(t)
+	path, _ := patternFile(t, pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	r := mustRegion(t, f, 0, 1)
+	for i := range int64(5) {
+		if err := f.Resize((i + 2) * pageSize); errors.Is(err, mmapio.ErrBusy) {
+			prove.Unable(t, "what is held does not grow here") // Windows
+		} else {
+			check(t, err)
+		}
+	}
+	if n := mmapio.Old(f); n > 1 {
+		t.Errorf("%d mappings are remembered, one is held", n)
+	}
+	r.Release()
+	mustResize(t, f, 7*pageSize)
+	if n := mmapio.Old(f); n > 0 {
+		t.Errorf("%d mappings are remembered, none is held", n)
+	}
+}

@@ -30,6 +30,13 @@ func Excludes(f *File) bool {
 // while a Resize keeps others out.
 func InCall(f *File) bool { return !f.cur.Load().mem.calls.Empty() }
 
+// Old is how many mappings the File remembers that it had before.
+func Old(f *File) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.old)
+}
+
 // Memory is what the File maps, without a touch: to lend it brings pages in,
 // and then whoever looks which pages are there finds all.
 func Memory(f *File) []byte { return f.cur.Load().data }
