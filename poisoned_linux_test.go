@@ -49,7 +49,7 @@ var poisoned = prove.Register("poisoned page", func(args []string) int {
 
 // TestPoisoned: the error for a page whose memory is broken says that, and where.
 func TestPoisoned(t *testing.T) {
-	prove.Need(t, prove.Filters, prove.Pagemap, prove.Advice)
+	prove.Need(t, prove.Filters, prove.Pagemap, prove.Populating)
 	file := prove.NewFile(t, t.TempDir(), "f", 8*pageSize)
 	if res := poisoned.Run(t, prove.Args(file)); res.Code != 0 {
 		t.Error(res)
