@@ -15,7 +15,7 @@ import (
 // system calls tell: all other pages are in the mapping, and no call brings it in.
 var poisoned = prove.Register("poisoned page", func(args []string) int {
 	t := prove.T()
-	ps := int64(pageSize)
+	ps := pageSize
 	f := opened(t)(mmapio.OpenFile(args[0], &mmapio.Options{Prefault: 8 * ps}))
 	noError(t, "Populate", f.Populate(t.Context(), 0, f.Size()))
 	bad := addressOf(t, f) + uintptr(5*ps)
