@@ -304,8 +304,8 @@ func raise(lim LockLimits, need int64) string {
 			break
 		}
 	}
-	if sys.RaiseHint != "" {
-		return fmt.Sprintf("raise the hard limit to %d MiB as the super-user: %s", mib, sys.RaiseHint)
+	if text := sys.RaiseHard(mib); text != "" {
+		return text
 	}
 	return fmt.Sprintf("raise it: systemd LimitMEMLOCK=%dM, docker --ulimit memlock=%d, limits.conf, or grant CAP_IPC_LOCK",
 		mib, mib<<20)

@@ -134,15 +134,22 @@ func (f *File) populate(g *generation, lo, hi int64) error {
 	// would be there instead. A private page of a file must not, or it would be
 	// copied.
 	at, n, store := g.mem.base+int(lo), int(hi-lo), f.anonymous()
-	switch {
-	case sys.CanPopulate():
+	if sys.CanPopulate() {
 		return g.mem.space.Populate(at, n, store)
-	case !f.src.readable():
-		return g.mem.mapIn(at, n, store)
 	}
-	err := f.readThrough(lo-int64(g.mem.delta), hi-int64(g.mem.delta), int64(len(g.data)))
+	return f.readOrTouch(g, lo, hi, store)
+}
+
+// readOrTouch brings pages in where no system call does it through the mapping: by
+// reading the file, and where that may not be read, by touching them.
+func (f *File) readOrTouch(g *generation, lo, hi int64, store bool) error {
+	err := sys.ErrUnsupported
+	if f.src.readable() {
+		delta := int64(g.mem.delta)
+		err = f.readThrough(lo-delta, hi-delta, int64(len(g.data)))
+	}
 	if errors.Is(err, sys.ErrUnsupported) {
-		err = g.mem.mapIn(at, n, store)
+		err = g.mem.mapIn(g.mem.base+int(lo), int(hi-lo), store)
 	}
 	return err
 }

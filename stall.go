@@ -90,17 +90,10 @@ func (f *File) ready(g *generation, off int64, n int, why purpose) error {
 		err = e.populateWaiting(lo, last, store)
 	}
 	if errors.Is(err, sys.ErrUnsupported) {
-		start := int64(lo*ps - e.delta)
-		switch {
-		case f.anonymous():
+		if f.anonymous() {
 			err = nil // to be touched is all that can be done for it
-		case !f.src.readable():
-			err = e.mapIn(at, size, false)
-		default:
-			err = f.readThrough(start, start+int64(size), int64(len(g.data)))
-			if errors.Is(err, sys.ErrUnsupported) {
-				err = e.mapIn(at, size, false)
-			}
+		} else {
+			err = f.readOrTouch(g, int64(lo*ps), int64((last+1)*ps), false)
 		}
 		if errors.Is(err, os.ErrClosed) {
 			err = nil // whoever touches the memory finds out

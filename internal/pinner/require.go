@@ -30,8 +30,8 @@ func memlock(need int64, l limits.Memlock) []Requirement {
 		want := roundUp(plus(need, l.InUse))
 		q.Remedy = fmt.Sprintf("raise it: systemd LimitMEMLOCK=%s, docker --ulimit memlock=%d, "+
 			"limits.conf \"USER - memlock %d\", or grant CAP_IPC_LOCK", systemdSize(want), want, want>>10)
-		if sys.RaiseHint != "" {
-			q.Remedy = fmt.Sprintf("raise the hard limit to %d MiB as the super-user: %s", want>>20, sys.RaiseHint)
+		if text := sys.RaiseHard(want >> 20); text != "" {
+			q.Remedy = text
 		}
 	case l.Soft >= 0 && need > l.Soft-l.InUse:
 		q.Fact += "; lock raises the soft limit by itself"

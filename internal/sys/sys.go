@@ -218,6 +218,15 @@ var LockHint = lockHint
 // error texts; "" on Linux, where there are many places. Tests set it, too.
 var RaiseHint = raiseHint
 
+// RaiseHard is the remedy for a hard limit RLIMIT_MEMLOCK of less than so many MiB;
+// "" where there is no RaiseHint.
+func RaiseHard(mib int64) string {
+	if RaiseHint == "" {
+		return ""
+	}
+	return fmt.Sprintf("raise the hard limit to %d MiB as the super-user: %s", mib, RaiseHint)
+}
+
 // LocksStay says that locked pages stay mapped whatever is done beside them. On
 // Linux an unlock or a cut next to them takes apart the huge page or folio that
 // they are part of, and out of the mapping.
