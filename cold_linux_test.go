@@ -69,6 +69,9 @@ func TestColdDescriptors(t *testing.T) {
 }
 
 func TestColdMemory(t *testing.T) {
+	if raceBuild() {
+		prove.Unable(t, "the race detector asks for memory of its own")
+	}
 	prove.Need(t, prove.Verify, prove.AddressLimit)
 	file, _ := patternFile(t, 3*pageSize)
 	if res := coldMemory.Run(t, prove.Env(coldEnv+"=1"), prove.Args(file)); res.Code != 0 {
