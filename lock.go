@@ -35,8 +35,9 @@ import (
 // An error is a [LockError] that says what stood in the way and what to do
 // about it. The kernel then holds for this File just what it held before.
 //
-// mlock2(2) with MLOCK_ONFAULT, then madvise(2) with MADV_POPULATE_READ; elsewhere
-// mlock(2), VirtualLock.
+// mlock2(2) with MLOCK_ONFAULT, then madvise(2) with MADV_POPULATE_READ, or a load of
+// a few pages that were seen in RAM within the last second; elsewhere mlock(2),
+// VirtualLock.
 func (f *File) Lock(off, n int64) error { return f.lock("lock", off, n) }
 
 // LockMode says how firmly pages are kept in RAM.
@@ -211,7 +212,8 @@ type locker struct {
 	stuck bool // pages are held that nothing wants, see letGo
 	apart int  // how often pages beside a change may have left, see keepIn
 
-	onFault atomic.Bool // something was ever locked on fault
+	onFault atomic.Bool  // something was ever locked on fault
+	awake   atomic.Int32 // how many wait in enter
 }
 
 func (l *locker) init() { l.set = lockset.New(int64(sys.PageSize())) }
@@ -238,7 +240,7 @@ func (f *File) lock(op string, off, n int64) error { return f.lockBytes(op, off,
 // lockBytes locks [off, off+n), or all that is mapped at the moment.
 func (f *File) lockBytes(op string, off, n int64, all bool) error {
 	l := &f.locks
-	l.mu.Lock()
+	l.enter()
 	if all {
 		off, n = 0, f.Size()
 	}
@@ -273,7 +275,7 @@ func (f *File) unlock(op string, off, n int64) error { return f.unlockBytes(op, 
 
 func (f *File) unlockBytes(op string, off, n int64, all bool) error {
 	l := &f.locks
-	l.mu.Lock()
+	l.enter()
 	defer l.mu.Unlock()
 	if all {
 		off, n = 0, f.Size()

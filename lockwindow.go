@@ -170,7 +170,7 @@ func (f *File) lockClaim(call *lockCall, w *window) error {
 		missing := l.set.Missing(w.claim.missing[:0], w.lo, hi, call.level)
 		var err error
 		if sys.LocksOnFault() {
-			err = f.kernelLock(call, g, missing)
+			err = f.lockRuns(call, g, missing)
 			if hi > w.hi {
 				missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
 			}
@@ -273,7 +273,7 @@ func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 	}
 	missing = l.set.Missing(missing[:0], w.lo, w.hi, call.level)
 	if !onFault {
-		return true, f.kernelLock(call, g, missing)
+		return true, f.lockRuns(call, g, missing)
 	}
 	if l.apart != w.claim.apart && g.mem.absentBytes(missing) > 0 {
 		return false, nil
@@ -294,55 +294,22 @@ func (w *window) lockError(call *lockCall, g *generation, run lockset.Run, err e
 	return w.run.f.lockError(call, g, run.Lo, run.Hi, err)
 }
 
-// few is how much is locked in one go, without windows and what they are for: no
-// more than the cgroups need not be asked about.
-const few = 64 << 10
-
-// lockFew pins a few pages in one window, and tells whether that was done; if not,
-// lockWindows is to do it, or to say why not. The caller holds locks.mu, which is
-// let go while pages are brought in.
-func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset.Pin, held bool, err error) {
-	if hi-lo > few || !sys.LocksOnFault() {
-		return pin, false, nil
-	}
-	l := &f.locks
-	var room [4]lockset.Run
-	missing := l.set.Missing(room[:0], lo, hi, lockset.Now)
-	pass, ok := g.mem.calls.Enter()
-	if !ok {
-		return pin, false, nil
-	}
-	if err := f.kernelLock(call, g, missing); err != nil {
-		pass.Leave()
-		return pin, false, err
-	}
-	pin = l.set.Pin(lo, hi, lockset.Now)
-	apart := l.apart
-	l.mu.Unlock()
-	for _, run := range missing {
-		if err = f.populate(g, run.Lo, run.Hi); err != nil {
-			break
+// lockRuns locks runs, all or none, and has them held. The caller holds locks.mu.
+func (f *File) lockRuns(call *lockCall, g *generation, missing []lockset.Run) error {
+	err := f.kernelLock(call, g, missing)
+	if err == nil {
+		// What has to be in RAM as well is looked for later.
+		level := call.level
+		if sys.LocksOnFault() {
+			level = lockset.OnFault
 		}
+		f.holdRuns(call, g, missing, level)
 	}
-	l.mu.Lock()
-	// The pages cannot have been cut off and come back before this call leaves.
-	if err == nil && f.cur.Load().mem == g.mem && l.apart == apart {
-		for _, run := range l.set.Missing(room[:0], lo, hi, lockset.Now) {
-			if run.Level == lockset.OnFault {
-				l.set.Hold(run.Lo, run.Hi, lockset.Now)
-			}
-		}
-		held = l.set.Covered(lo, hi, lockset.Now)
-	}
-	pass.Leave()
-	runtime.KeepAlive(g)
-	if !held && f.cur.Load() != closedGeneration {
-		l.set.Unpin(pin) // and what is locked goes with the windows, if they fail
-	}
-	return pin, held, nil
+	return err
 }
 
-// kernelLock locks runs, all or none. The caller holds locks.mu.
+// kernelLock locks runs, all or none. The caller holds locks.mu, and has what is
+// locked held.
 func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) error {
 	l := &f.locks
 	m := g.mem
@@ -371,18 +338,17 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 		}
 		return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, f.toLock(call))
 	}
-	// What has to be in RAM as well is looked for later.
-	level := call.level
-	if sys.LocksOnFault() {
-		level = lockset.OnFault
-	}
+	return nil
+}
+
+// holdRuns puts into the books what kernelLock has locked.
+func (f *File) holdRuns(call *lockCall, g *generation, missing []lockset.Run, level lockset.Level) {
 	f.hasLocked()
 	for _, run := range missing {
 		if run.Level == lockset.None {
 			call.locked += run.Hi - run.Lo
 		}
-		l.set.Hold(run.Lo, run.Hi, max(level, run.Level))
+		f.locks.set.Hold(run.Lo, run.Hi, max(level, run.Level))
 	}
 	f.recount(g)
-	return nil
 }

@@ -1,0 +1,115 @@
+package mmapio
+
+import (
+	"runtime"
+
+	"github.com/mmapio/mmapio/internal/fault"
+	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/sys"
+)
+
+// few is how much is locked in one go, without windows and what they are for: no
+// more than the cgroups need not be asked about.
+const few = 64 << 10
+
+// lockFew pins a few pages in one window, and tells whether that was done; if not,
+// lockWindows is to do it, or to say why not. The caller holds locks.mu, which is
+// let go while pages are brought in.
+func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset.Pin, held bool, err error) {
+	if hi-lo > few || !sys.LocksOnFault() {
+		return pin, false, nil
+	}
+	l := &f.locks
+	var room [4]lockset.Run
+	missing := l.set.Missing(room[:0], lo, hi, lockset.Now)
+	pass, ok := g.mem.calls.Enter()
+	if !ok {
+		return pin, false, nil
+	}
+	if err := f.kernelLock(call, g, missing); err != nil {
+		pass.Leave()
+		return pin, false, err
+	}
+	if g.mem.touchKnown(missing) {
+		f.holdRuns(call, g, missing, lockset.Now)
+		pass.Leave()
+		return l.set.Pin(lo, hi, lockset.Now), true, nil
+	}
+	f.holdRuns(call, g, missing, lockset.OnFault)
+	pin = l.set.Pin(lo, hi, lockset.Now)
+	apart, shrinks := l.apart, g.mem.shrinks.Load()
+	l.mu.Unlock()
+	for _, run := range missing {
+		if err = f.populate(g, run.Lo, run.Hi); err != nil {
+			break
+		}
+		g.mem.found(&g.mem.resident, int(run.Lo>>pageShift), int((run.Hi-1)>>pageShift), shrinks)
+	}
+	l.enter()
+	// The pages cannot have been cut off and come back before this call leaves.
+	if err == nil && f.cur.Load().mem == g.mem && l.apart == apart {
+		for _, run := range l.set.Missing(room[:0], lo, hi, lockset.Now) {
+			if run.Level == lockset.OnFault {
+				l.set.Hold(run.Lo, run.Hi, lockset.Now)
+			}
+		}
+		held = l.set.Covered(lo, hi, lockset.Now)
+	}
+	pass.Leave()
+	runtime.KeepAlive(g)
+	if !held && f.cur.Load() != closedGeneration {
+		l.set.Unpin(pin) // and what is locked goes with the windows, if they fail
+	}
+	return pin, held, nil
+}
+
+// touchKnown loads from each page of some runs, if all were seen in memory within the
+// last second: it takes less time than a system call, and has them mapped as well. It
+// tells whether they are.
+func (e *extent) touchKnown(runs []lockset.Run) bool {
+	if e.src.info == nil {
+		return false // to load gives memory with no file behind it no page of its own
+	}
+	for _, run := range runs {
+		if !e.resident.Has(int(run.Lo>>pageShift), int((run.Hi-1)>>pageShift)) {
+			return false
+		}
+	}
+	for _, run := range runs {
+		b := e.space.Bytes(e.base+int(run.Lo), int(run.Hi-run.Lo))
+		if fault.Touch(b, sys.PageSize(), false) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// How long who changes a few pages waits for the books without being put to sleep.
+const (
+	lockLooks  = 32 // how often it looks
+	lockYields = 64 // how often it lets others run in between
+	lockAwake  = 8  // how many do so at most
+)
+
+// enter locks the books for a change of a few pages. That takes the kernel some
+// microseconds, and to wake who waits takes as long: many who pin at a time were
+// woken for each pin. So they stay awake, but let all others run, and look seldom
+// enough for one to make several changes in a row, which the kernel does faster.
+func (l *locker) enter() {
+	if l.mu.TryLock() {
+		return
+	}
+	if l.awake.Add(1) <= lockAwake {
+		for range lockLooks {
+			for range lockYields {
+				runtime.Gosched()
+			}
+			if l.mu.TryLock() {
+				l.awake.Add(-1)
+				return
+			}
+		}
+	}
+	l.awake.Add(-1)
+	l.mu.Lock()
+}
