@@ -73,8 +73,9 @@ func (e *extent) Keep(lo, hi int, keep func(lo, hi int)) {
 }
 
 // locked reports whether pages are locked, as far as is to be had without waiting,
-// and has it known. To lock alone says nothing to the set of what is resident: it
-// would take memory, and longer than the lock, for what nobody may ever touch.
+// and has it known. To lock more than a few pages says nothing to the set of what is
+// resident: it would take memory, and longer than the lock, for what nobody may ever
+// touch.
 func (e *extent) locked(lo, last int) bool {
 	f := e.src.owner.Value()
 	if f == nil || !f.locks.mu.TryLock() {
