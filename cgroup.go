@@ -60,6 +60,9 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 	}
 	call.unasked = 0
 	if call.cgroups == cgroupsUnknown {
+		if err := f.roomInMachine(g, missing, bytes); err != nil {
+			return room{}, f.lockError(call, g, missing[0].Lo, missing[len(missing)-1].Hi, err)
+		}
 		if limited, err := limits.Limited(); err == nil && !limited {
 			call.cgroups = cgroupsFree
 			return room{}, nil
@@ -203,7 +206,13 @@ func overfull(groups []limits.Cgroup, need, others room) (full *cgroupError) {
 // absentBytes counts what is not in memory of some runs.
 func (e *extent) absentBytes(runs []lockset.Run) (n int64) {
 	for _, run := range runs {
-		for at, end := e.base+int(run.Lo), e.base+int(run.Hi); at < end; at += sys.PageSize() {
+		at, end := e.base+int(run.Lo), e.base+int(run.Hi)
+		there := 0
+		if e.space.Present(at, end-at, func(lo, hi int) { there += hi - lo }) == nil {
+			n += int64(end - at - there)
+			continue
+		}
+		for ; at < end; at += sys.PageSize() {
 			bad, err := e.space.Absent(at, end-at)
 			if err != nil {
 				n += int64(end - at)

@@ -72,8 +72,9 @@ func (f *File) explain(call *lockCall, g *generation, lo, hi int64, err error, s
 	}
 	e := &LockError{Op: call.op, Path: f.src.name, Off: call.off, Len: call.n, Err: err, Limits: s.limits}
 	var (
-		maps  *mapCountError
-		group *cgroupError
+		maps    *mapCountError
+		group   *cgroupError
+		machine *machineError
 	)
 	switch {
 	case errors.As(err, &maps):
@@ -82,6 +83,9 @@ func (f *File) explain(call *lockCall, g *generation, lo, hi int64, err error, s
 	case errors.As(err, &group):
 		e.Err = sys.ErrNoMemory
 		e.cgroup(group)
+	case errors.As(err, &machine):
+		e.Err = sys.ErrNoMemory
+		e.machine(machine.need, machine.has, "; the kernel would kill processes to make room")
 	case errors.Is(err, sys.ErrUnreadable), errors.Is(err, sys.ErrPoisoned):
 		f.unreadable(e, g, lo, hi)
 	case errors.Is(err, errUnsettled):
@@ -130,10 +134,8 @@ func (f *File) refused(e *LockError, need, step int64) {
 		e.remedy = fmt.Sprintf("map less, or raise it: sysctl vm.max_map_count=%d", 2*limit)
 		return
 	}
-	if free, err := limits.Available(); err == nil && step > free {
-		e.Cause = CauseMemory
-		e.fact = fmt.Sprintf("needs %s, and %s of memory are available", size(need), size(free))
-		e.remedy = "lock less, or free memory"
+	if m, err := limits.ReadMemory(); err == nil && step > m.Available {
+		e.machine(need, m, "")
 		return
 	}
 	e.fact = fmt.Sprintf("needs %s: %v%s", size(need), e.Err, sys.LockHint)
@@ -156,6 +158,13 @@ func (e *LockError) cgroup(c *cgroupError) {
 		"the kernel %s kill the process", size(c.need), what, c.group.Path, size(c.group.Room()),
 		c.group.Limit, c.group.Usage, c.group.InactiveFile+c.group.ActiveFile, risk)
 	e.remedy = "raise the limit of that cgroup (systemd MemoryMax=, docker --memory, memory.max), or lock less"
+}
+
+func (e *LockError) machine(need int64, has limits.Memory, otherwise string) {
+	e.Cause = CauseMemory
+	e.fact = fmt.Sprintf("needs %s, and there is room for %s in memory and swap (MemAvailable %d, SwapFree %d)%s",
+		size(need), size(has.Room()), has.Available, has.SwapFree, otherwise)
+	e.remedy = "lock less, or free memory"
 }
 
 // unreadable finds why a page could not be brought in.

@@ -114,3 +114,6 @@ func Siblings() int {
 
 // Splits is how many mappings the locks and the advice of all Files cost.
 func Splits() int64 { return splits.Load() }
+
+// Lack is what is lacking to bring so many bytes in.
+func Lack(fresh, cached int64, m limits.Memory) int64 { return room{fresh, cached}.lack(m) }

@@ -11,7 +11,7 @@ import (
 func FuzzTree(f *testing.F) {
 	f.Add("4:memory:/a\n0::/b\n", mountsHybrid, "hierarchical_memory_limit 9\ntotal_inactive_file 1\ntotal_active_file 2\n", "9223372036854771712\n", "VmLck:\t1 kB\nCapEff:\tf\n")
 	f.Add("0::/../x\n", mountsV2, "inactive_file 1\nactive_file 2\n", "max\n", "Max locked memory 1 unlimited bytes\n")
-	f.Add("0::/\n", "1 1 0:1 /../.. /x\\040y rw - cgroup2 c rw\n", "", "", "MemAvailable: 18014398509481983 kB\n")
+	f.Add("0::/\n", "1 1 0:1 /../.. /x\\040y rw - cgroup2 c rw\n", "", "", "MemTotal: 1 kB\nMemAvailable: 9007199254740991 kB\nSwapFree: 9007199254740991 kB\n")
 	f.Fuzz(func(t *testing.T, cgroup, mounts, stat, limit, status string) {
 		files := map[string]string{
 			"/proc/self/cgroup": cgroup, "/proc/self/mountinfo": mounts,
@@ -41,8 +41,8 @@ func FuzzTree(f *testing.F) {
 		if got, err := r.memlock(); err == nil && (got.Soft < None || got.Hard < None || got.InUse < 0) {
 			t.Errorf("%+v", got)
 		}
-		if got, err := r.available(); err == nil && got < 0 {
-			t.Errorf("available %d", got)
+		if got, err := r.memory(); err == nil && (got.Total < 0 || got.Room() < 0 || got.Files < 0) {
+			t.Errorf("memory %+v", got)
 		}
 	})
 }

@@ -113,6 +113,20 @@ func MapCount() (inUse, limit int64, err error) { return mapCount() }
 // MaxMapCount returns the limit alone (vm.max_map_count), which is cheap.
 func MaxMapCount() (int64, error) { return maxMapCount() }
 
-// Available returns the system's MemAvailable in bytes: what could be had
-// without swapping, by the kernel's own estimate.
-func Available() (int64, error) { return available() }
+// Memory is what the system has, in bytes (proc_meminfo(5)).
+type Memory struct {
+	Total     int64 // MemTotal
+	Available int64 // MemAvailable: what could be had without swapping, by the kernel's estimate
+	Files     int64 // of that, pages of files that are in memory: Active(file) and Inactive(file)
+	SwapFree  int64 // SwapFree: what others' memory could still be moved to
+}
+
+// Room returns what could be had at most.
+func (m Memory) Room() int64 { return m.Available + m.SwapFree }
+
+// ReadMemory returns that of now.
+func ReadMemory() (Memory, error) { return readMemory() }
+
+// FreeMemory returns how many bytes of memory nothing is in, for a fraction of the
+// time. Mostly there are few, since the system fills them with pages of files.
+func FreeMemory() (int64, error) { return freeMemory() }

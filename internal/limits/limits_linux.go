@@ -82,7 +82,15 @@ func cgroups() ([]Cgroup, error)              { return system().cgroups() }
 func limited() (bool, error)                  { return places.limited(system()) }
 func mapCount() (inUse, limit int64, e error) { return system().mapCount() }
 func maxMapCount() (int64, error)             { return system().maxMapCount() }
-func available() (int64, error)               { return system().available() }
+func readMemory() (Memory, error)             { return system().memory() }
+
+func freeMemory() (int64, error) {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return 0, os.NewSyscallError("sysinfo", err)
+	}
+	return int64(uint64(info.Freeram) * uint64(info.Unit)), nil
+}
 
 // places remembers for a second where the cgroups are, since the table of mounts
 // can be long. A process that is moved is noticed at once.

@@ -184,15 +184,18 @@ func TestMapCountOfThisProcess(t *testing.T) {
 	}
 }
 
-func TestAvailableOnThisMachine(t *testing.T) {
+func TestMemoryOfThisMachine(t *testing.T) {
 	notEmulated(t)
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
 		t.Fatal(err)
 	}
 	total := int64(si.Totalram) * int64(si.Unit)
-	if n, err := Available(); err != nil || n <= 0 || n > total {
-		t.Errorf("%d of %d available, %v", n, total, err)
+	if m, err := ReadMemory(); err != nil || m.Total < total/2 || m.Total > total || m.Available <= 0 || m.Available > total || m.Files < 0 || m.Files > total {
+		t.Errorf("%+v of %d, %v", m, total, err)
+	}
+	if n, err := FreeMemory(); err != nil || n <= 0 || n > total {
+		t.Errorf("%d of %d free, %v", n, total, err)
 	}
 }
 

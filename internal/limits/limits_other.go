@@ -9,4 +9,5 @@ func cgroups() ([]Cgroup, error)                { return nil, errors.ErrUnsuppor
 func limited() (bool, error)                    { return false, errors.ErrUnsupported }
 func mapCount() (inUse, limit int64, err error) { return 0, 0, errors.ErrUnsupported }
 func maxMapCount() (int64, error)               { return 0, errors.ErrUnsupported }
-func available() (int64, error)                 { return 0, errors.ErrUnsupported }
+func readMemory() (Memory, error)               { return Memory{}, errors.ErrUnsupported }
+func freeMemory() (int64, error)                { return 0, errors.ErrUnsupported }

@@ -11,8 +11,9 @@ func TestUnsupported(t *testing.T) {
 	_, err1 := ReadMemlock()
 	_, err2 := Cgroups()
 	_, _, err3 := MapCount()
-	_, err4 := Available()
-	for i, err := range []error{err1, err2, err3, err4} {
+	_, err4 := ReadMemory()
+	_, err5 := FreeMemory()
+	for i, err := range []error{err1, err2, err3, err4, err5} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("call %d: %v", i+1, err)
 		}

@@ -147,12 +147,17 @@ func TestMapCount(t *testing.T) {
 	}
 }
 
-func TestAvailable(t *testing.T) {
-	r := tree(map[string]string{"/proc/meminfo": "MemTotal:       24592712 kB\nMemFree:        9 kB\nMemAvailable:   23000000 kB\n"})
-	if n, err := r.available(); n != 23000000<<10 || err != nil {
-		t.Errorf("got %d, %v", n, err)
+func TestReadMemory(t *testing.T) {
+	text := "MemTotal:       24592712 kB\nMemFree:        9 kB\nMemAvailable:   23000000 kB\n" +
+		"Active(file): 30 kB\nInactive(file):  4 kB\nSwapFree: 7 kB\n"
+	m, err := tree(map[string]string{"/proc/meminfo": text}).memory()
+	if want := (Memory{24592712 << 10, 23000000 << 10, 34 << 10, 7 << 10}); m != want || err != nil {
+		t.Errorf("got %+v, %v, want %+v", m, err, want)
 	}
-	if _, err := tree(map[string]string{"/proc/meminfo": "MemTotal: 24592712 kB\n"}).available(); err == nil {
+	if n := m.Room(); n != 23000007<<10 {
+		t.Errorf("there is room for %d", n)
+	}
+	if _, err := tree(map[string]string{"/proc/meminfo": strings.ReplaceAll(text, "MemAvailable", "MemOther")}).memory(); err == nil {
 		t.Error("a kernel that does not tell gave no error")
 	}
 }

@@ -146,17 +146,25 @@ func parseKB(text, key string) (int64, bool) {
 	return v * 1024, true
 }
 
-func (r root) available() (int64, error) {
+func (r root) memory() (m Memory, err error) {
 	const name = "proc/meminfo"
 	text, err := r.read(name)
 	if err != nil {
-		return 0, err
+		return Memory{}, err
 	}
-	v, ok := parseKB(text, "MemAvailable")
-	if !ok {
-		return 0, &errFormat{name, "MemAvailable"}
+	var active int64
+	for key, to := range map[string]*int64{
+		"MemTotal": &m.Total, "MemAvailable": &m.Available, "SwapFree": &m.SwapFree,
+		"Active(file)": &active, "Inactive(file)": &m.Files,
+	} {
+		v, ok := parseKB(text, key)
+		if !ok && strings.HasPrefix(key, "Mem") {
+			return Memory{}, &errFormat{name, key}
+		}
+		*to = min(v, math.MaxInt64/4) // sums stay in range
 	}
-	return v, nil
+	m.Files += active
+	return m, nil
 }
 
 func (r root) maxMapCount() (int64, error) {

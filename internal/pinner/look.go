@@ -24,8 +24,8 @@ func look() (m machine) {
 	if l, err := lockLimits(); m.found("RLIMIT_MEMLOCK", err) {
 		m.memlock = &l
 	}
-	if n, err := limits.Available(); m.found("memory", err) {
-		m.available = &n
+	if mem, err := limits.ReadMemory(); m.found("memory", err) {
+		m.available = &mem.Available
 	}
 	if all, err := limits.Cgroups(); m.found("cgroup", err) {
 		m.cgroups = all
