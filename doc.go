@@ -53,9 +53,10 @@
 //
 // Errors are *RangeError, *AlignError, *OptionError, *FaultError or *LockError,
 // or an *fs.PathError round an errno or one of [ErrReadOnly], [ErrBusy],
-// fs.ErrClosed and errors.ErrUnsupported. A call looks at these things in this
-// order: whether the File is closed, its mode, the type of a value, its
-// alignment, the bounds.
+// fs.ErrClosed and errors.ErrUnsupported, or round the cause of a context that has
+// ended. ReadAt returns io.EOF bare, and what a function of the caller's returns is
+// returned as it is. A call looks at these things in this order: whether the File is
+// closed, its mode, the type of a value, its alignment, the bounds.
 //
 // # Platforms
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -25,7 +26,7 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 		err = f.mapSpace(e, int(size), int(reserve))
 	}
 	if err != nil {
-		return nil, f.fail(op, err)
+		return nil, f.fail(op, noAddresses(err, max(size, reserve)))
 	}
 	return newMemory(e, int(size)).generation(int(size)), nil
 }
@@ -39,7 +40,7 @@ func fits(op, name string, n int64) error {
 		return nil
 	}
 	reason := tooLarge(n)
-	if op != opAnonymous {
+	if op != opAnonymous && op != "resize" {
 		reason += "; map a part of the file with Offset and Length"
 	}
 	return &OptionError{Op: op, Path: name, Field: "Length", Reason: reason, Err: errors.ErrUnsupported}
@@ -56,9 +57,37 @@ func (o *Options) reservable(op, name string) error {
 		err = s.Free()
 	}
 	if err != nil {
-		return pathError(op, name, err)
+		return pathError(op, name, noAddresses(err, o.Reserve))
 	}
 	return nil
+}
+
+// An addressError is why so many bytes could not be mapped.
+type addressError struct {
+	n   int64
+	why string
+	err error
+}
+
+func (e *addressError) Error() string {
+	return fmt.Sprintf("%v: %d bytes of address space were asked for%s", e.err, e.n, e.why)
+}
+
+func (e *addressError) Unwrap() error { return e.err }
+
+// noAddresses has the errno say what was asked for, and which limit is in the way, if
+// one is.
+func noAddresses(err error, n int64) error {
+	if !isNoMemory(err) {
+		return err
+	}
+	e := &addressError{n: n, err: err}
+	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
+		e.why = fmt.Sprintf(", and the process has %d of the %d mappings that vm.max_map_count allows", min(inUse, limit), limit)
+	} else if limit, err := limits.AddressSpace(); err == nil && limit != limits.None {
+		e.why = fmt.Sprintf(", and RLIMIT_AS (ulimit -v) is %d", limit)
+	}
+	return e
 }
 
 func (f *File) anonymous() bool { return f.src.info == nil }

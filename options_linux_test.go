@@ -226,6 +226,9 @@ var noAddresses = prove.Register("noAddresses", func(args []string) int {
 		o := mmapio.Options{Mode: mmapio.ReadWrite, MinSize: 1 << 40, Sparse: true, Reserve: reserve}
 		_, err := mmapio.OpenFile(path, &o)
 		wantPathError(t, err, "open", path, unix.ENOMEM)
+		if want := fmt.Sprintf("%d bytes of address space were asked for, and RLIMIT_AS (ulimit -v) is %d", max(1<<40, reserve), int64(8<<30)); !strings.Contains(err.Error(), want) {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 		same(t, "the file", onDisk(t, path), content)
 		o.Create = true
 		_, err = mmapio.OpenFile(absent, &o)

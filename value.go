@@ -275,5 +275,8 @@ func refusal(t reflect.Type) string {
 	case reflect.Int, reflect.Uint, reflect.Uintptr:
 		return t.Kind().String() + " has no fixed size"
 	}
+	if t.Kind() == reflect.Pointer {
+		return "it has a pointer"
+	}
 	return "it has a " + t.Kind().String()
 }

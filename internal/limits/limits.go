@@ -113,6 +113,9 @@ func MapCount() (inUse, limit int64, err error) { return mapCount() }
 // MaxMapCount returns the limit alone (vm.max_map_count), which is cheap.
 func MaxMapCount() (int64, error) { return maxMapCount() }
 
+// AddressSpace returns how many bytes this process may map, or None (RLIMIT_AS).
+func AddressSpace() (int64, error) { return addressSpace() }
+
 // Memory is what the system has, in bytes (proc_meminfo(5)).
 type Memory struct {
 	Total     int64 // MemTotal

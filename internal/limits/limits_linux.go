@@ -2,6 +2,7 @@ package limits
 
 import (
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"syscall"
@@ -83,6 +84,17 @@ func limited() (bool, error)                  { return places.limited(system()) 
 func mapCount() (inUse, limit int64, e error) { return system().mapCount() }
 func maxMapCount() (int64, error)             { return system().maxMapCount() }
 func readMemory() (Memory, error)             { return system().memory() }
+
+func addressSpace() (int64, error) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_AS, &r); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	if r.Cur >= math.MaxInt64 { // RLIM_INFINITY is the highest value, signed or not
+		return None, nil
+	}
+	return int64(r.Cur), nil
+}
 
 func freeMemory() (int64, error) {
 	var info syscall.Sysinfo_t

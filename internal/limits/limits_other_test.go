@@ -13,7 +13,8 @@ func TestUnsupported(t *testing.T) {
 	_, _, err3 := MapCount()
 	_, err4 := ReadMemory()
 	_, err5 := FreeMemory()
-	for i, err := range []error{err1, err2, err3, err4, err5} {
+	_, err6 := AddressSpace()
+	for i, err := range []error{err1, err2, err3, err4, err5, err6} {
 		if !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("call %d: %v", i+1, err)
 		}
