@@ -101,7 +101,7 @@ func freeMemory() (int64, error) {
 	if err := syscall.Sysinfo(&info); err != nil {
 		return 0, os.NewSyscallError("sysinfo", err)
 	}
-	return int64(uint64(info.Freeram) * uint64(info.Unit)), nil
+	return int64(info.Freeram) * int64(info.Unit), nil
 }
 
 // places remembers for a second where the cgroups are, since the table of mounts
