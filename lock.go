@@ -212,8 +212,7 @@ type locker struct {
 	stuck bool // pages are held that nothing wants, see letGo
 	apart int  // how often pages beside a change may have left, see keepIn
 
-	onFault atomic.Bool  // something was ever locked on fault
-	awake   atomic.Int32 // how many wait in enter
+	onFault atomic.Bool // something was ever locked on fault
 }
 
 func (l *locker) init() { l.set = lockset.New(int64(sys.PageSize())) }
@@ -240,7 +239,7 @@ func (f *File) lock(op string, off, n int64) error { return f.lockBytes(op, off,
 // lockBytes locks [off, off+n), or all that is mapped at the moment.
 func (f *File) lockBytes(op string, off, n int64, all bool) error {
 	l := &f.locks
-	l.enter()
+	l.mu.Lock()
 	if all {
 		off, n = 0, f.Size()
 	}
@@ -275,7 +274,7 @@ func (f *File) unlock(op string, off, n int64) error { return f.unlockBytes(op, 
 
 func (f *File) unlockBytes(op string, off, n int64, all bool) error {
 	l := &f.locks
-	l.enter()
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	if all {
 		off, n = 0, f.Size()

@@ -45,7 +45,7 @@ func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset
 		}
 		g.mem.found(&g.mem.resident, int(run.Lo>>pageShift), int((run.Hi-1)>>pageShift), shrinks)
 	}
-	l.enter()
+	l.mu.Lock()
 	// The pages cannot have been cut off and come back before this call leaves.
 	if err == nil && f.cur.Load().mem == g.mem && l.apart == apart {
 		for _, run := range l.set.Missing(room[:0], lo, hi, lockset.Now) {
@@ -82,34 +82,4 @@ func (e *extent) touchKnown(runs []lockset.Run) bool {
 		}
 	}
 	return true
-}
-
-// How long who changes a few pages waits for the books without being put to sleep.
-const (
-	lockLooks  = 32 // how often it looks
-	lockYields = 64 // how often it lets others run in between
-	lockAwake  = 8  // how many do so at most
-)
-
-// enter locks the books for a change of a few pages. That takes the kernel some
-// microseconds, and to wake who waits takes as long: many who pin at a time were
-// woken for each pin. So they stay awake, but let all others run, and look seldom
-// enough for one to make several changes in a row, which the kernel does faster.
-func (l *locker) enter() {
-	if l.mu.TryLock() {
-		return
-	}
-	if l.awake.Add(1) <= lockAwake {
-		for range lockLooks {
-			for range lockYields {
-				runtime.Gosched()
-			}
-			if l.mu.TryLock() {
-				l.awake.Add(-1)
-				return
-			}
-		}
-	}
-	l.awake.Add(-1)
-	l.mu.Lock()
 }

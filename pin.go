@@ -22,7 +22,7 @@ type Pin struct {
 func (f *File) Pin(off, n int64) (*Pin, error) {
 	const op = "pin"
 	l := &f.locks
-	l.enter()
+	l.mu.Lock()
 	g, lo, hi, err := f.lockRange(op, off, n)
 	if err == nil && n == 0 {
 		err = f.within(op, g, off, n)
@@ -58,7 +58,7 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 // is nil.
 func (p *Pin) Release() error {
 	f, l := p.f, &p.f.locks
-	l.enter()
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.set != p.in {
 		return nil // released already, or the File was closed and the lock went with it
