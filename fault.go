@@ -58,8 +58,13 @@ func (e *extent) faultNear(op string, addr uintptr, from int64) *FaultError {
 	gone := e.gone
 	e.mu.Unlock()
 	if gone {
-		// It was let go before it was touched: all pages look bad.
-		return e.faultAt(op, bad-int64(e.delta), false)
+		// It was let go, before it was touched or as the panic passed: all pages look
+		// bad, and that the file can be read there says nothing.
+		fe := e.faultAt(op, bad-int64(e.delta), false)
+		if unexplained(fe.Err) {
+			fe.Err = errLetGo
+		}
+		return fe
 	}
 	if size, known := e.src.size(); known {
 		end, _ := page.Up(max(0, size-e.src.off+int64(e.delta)), ps)
@@ -176,6 +181,7 @@ var (
 	errUnknownFault = errors.New("the page cannot be had, and without a descriptor of the file the reason cannot be found")
 	errEOF          = io.ErrUnexpectedEOF
 	errOutside      = errors.New("the address is outside of the mapped bytes")
+	errLetGo        = errors.New("the memory was let go of before the reason could be found")
 	errNoReason     = errors.New("the page cannot be had, though the file can be read there")
 )
 

@@ -185,7 +185,7 @@ func (e *extent) settle() {
 	if e.gated {
 		// Nobody can be left who does not show.
 		e.zero(0, e.mapped.Load())
-		fault.Remove(&e.area)
+		fault.Remove(&e.area, e.late)
 		e.space.Free() //nolint:errcheck // a whole mapping of ours: nothing can be done, nothing is lost
 		return
 	}
@@ -217,8 +217,18 @@ func (e *extent) abandon() {
 	if e.idle {
 		idle.sub(e.space.Size())
 	}
-	fault.Remove(&e.area)
+	fault.Remove(&e.area, e.late)
 	e.space.Free() //nolint:errcheck // as in settle
+}
+
+// late is what a guard may still ask for once the extent is given back, see
+// [fault.Remove]: enough to name the place, and no descriptor that would stay open.
+func (e *extent) late() *fault.Area {
+	s := e.src
+	l := &extent{src: &source{name: s.name, mode: s.mode, off: s.off, info: s.info}, base: e.base, delta: e.delta, gone: true}
+	l.mapped.Store(e.mapped.Load())
+	l.area = fault.Area{Lo: e.area.Lo, Hi: e.area.Hi, Owner: l}
+	return &l.area
 }
 
 // idle is address space that only waits for the collector. A program that

@@ -126,7 +126,11 @@ func (f *File) enter(op string, off, n int64) (*generation, gate.Pass, error) {
 // ends the program. So does one in an operation of sync/atomic, in a build with
 // the race detector only, which does those in C. A system call that is given
 // bad memory returns EFAULT.
+//
+// What fn defers runs before the guard hears of a fault. If it lets the memory go
+// (Release, Close), the error says where the fault was, but hardly why.
 func Guard(fn func() error) (err error) {
+	defer fault.Unguarded(fault.Guarded())
 	old, done := debug.SetPanicOnFault(true), false
 	defer func() {
 		debug.SetPanicOnFault(old)

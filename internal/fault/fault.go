@@ -10,9 +10,12 @@ package fault
 import (
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/mmapio/mmapio/internal/gate"
 )
 
 // A Fault is what the runtime panics with for a fault whose address it knows.
@@ -117,7 +120,39 @@ type Area struct {
 // areas is searched only after a fault, so it need not be ordered.
 var areas struct {
 	sync.Mutex
-	m map[*Area]struct{}
+	m    map[*Area]struct{}
+	late []*Area // removed while somebody was guarded, newest last
+}
+
+// lateMost is how many areas are known longer than their memory, at most: a guard
+// may last as long as the program.
+const lateMost = 64
+
+var (
+	guarded gate.Gate
+	anyLate atomic.Bool
+)
+
+// Guarded tells that the caller may ask [Find] for memory that is given back
+// meanwhile: a fault runs the deferred calls of what is guarded before the guard
+// hears of it, and they may let the memory go. Unguarded ends it.
+func Guarded() gate.Pass {
+	pass, _ := guarded.Enter() // it is never shut
+	return pass
+}
+
+// Unguarded ends what Guarded began.
+func Unguarded(pass gate.Pass) {
+	pass.Leave()
+	if !anyLate.Load() {
+		return
+	}
+	areas.Lock()
+	defer areas.Unlock()
+	if guarded.Empty() {
+		areas.late = nil
+		anyLate.Store(false)
+	}
 }
 
 // Add makes an area known to [Find].
@@ -130,11 +165,20 @@ func Add(a *Area) {
 	areas.m[a] = struct{}{}
 }
 
-// Remove makes Find forget it.
-func Remove(a *Area) {
+// Remove makes Find forget it. While anybody is guarded, Find returns what late
+// makes instead, unless the addresses are another area's by then.
+func Remove(a *Area, late func() *Area) {
 	areas.Lock()
 	defer areas.Unlock()
 	delete(areas.m, a)
+	if guarded.Empty() {
+		return
+	}
+	if len(areas.late) == lateMost {
+		areas.late = areas.late[1:]
+	}
+	areas.late = append(areas.late, late())
+	anyLate.Store(true)
 }
 
 // Find returns the area that holds the address.
@@ -142,6 +186,11 @@ func Find(addr uintptr) *Area {
 	areas.Lock()
 	defer areas.Unlock()
 	for a := range areas.m {
+		if a.Lo <= addr && addr < a.Hi {
+			return a
+		}
+	}
+	for _, a := range slices.Backward(areas.late) {
 		if a.Lo <= addr && addr < a.Hi {
 			return a
 		}

@@ -265,11 +265,26 @@ func TestFind(t *testing.T) {
 	is(2000, b)
 	is(2999, b)
 	is(3000, nil)
-	fault.Remove(a)
+	fault.Remove(a, nil)
 	is(1000, nil)
 	is(2000, b)
-	fault.Remove(b)
-	fault.Remove(b)
+	// Who is guarded finds what is removed meanwhile, until others have the place.
+	outer, inner := fault.Guarded(), fault.Guarded()
+	late := &fault.Area{Lo: 2000, Hi: 3000, Owner: "late"}
+	fault.Remove(b, func() *fault.Area { return late })
+	is(2000, late)
+	fault.Add(b)
+	is(2000, b)
+	fault.Unguarded(inner)
+	for range 100 {
+		fault.Remove(b, func() *fault.Area { return &fault.Area{Lo: 5000, Hi: 6000} })
+	}
+	is(2000, nil)
+	fault.Remove(b, func() *fault.Area { return late })
+	is(2000, late)
+	fault.Unguarded(outer)
+	is(2000, nil)
+	fault.Remove(b, nil)
 	is(2000, nil)
 }
 
