@@ -66,9 +66,10 @@ func (f *File) readAt(p []byte, off int64) (int, error) {
 }
 
 // WriteAt copies p to offset off, as io.WriterAt asks. It never makes the file
-// longer: if not all of p fits it is a [RangeError] and nothing is written. A
-// page that cannot be stored to is a [FaultError]; n then counts the bytes
-// before it, which are written. ReadOnly: ErrReadOnly.
+// longer: if not all of p fits it is a [RangeError] and nothing is written, but
+// what n counts if the File was made smaller meanwhile. A page that cannot be
+// stored to is a [FaultError]; n then counts the bytes before it, which are
+// written. ReadOnly: ErrReadOnly.
 func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 	g := f.cur.Load()
 	if f.src.mode != ReadOnly && g.has(off, len(p)) && !g.mem.gated && g.mem.storable(off, len(p)) && !g.mem.lent(fault.Start(p)) {
@@ -86,20 +87,25 @@ func (f *File) WriteAt(p []byte, off int64) (n int, err error) {
 
 func (f *File) writeAt(p []byte, off int64) (int, error) {
 	const op = "writeat"
+	n := 0 // also of tries that a change has broken off
 	for try := 0; ; try++ {
 		g, err := f.now(op, try)
-		if err != nil {
-			return 0, err
+		if err == nil {
+			err = f.writable(op)
 		}
-		if err := f.writable(op); err != nil {
-			return 0, err
+		if err == nil {
+			if err = f.within(op, g, off, int64(len(p))); err != nil {
+				n = int(min(int64(n), max(int64(len(g.data))-off, 0))) // the rest was cut off
+			}
 		}
-		if err := f.within(op, g, off, int64(len(p))); err != nil {
-			return 0, err
-		}
-		n, err := f.copyOver(op, g, g.data[off:off+int64(len(p))], p, off)
-		if err == errMoved { //nolint:errorlint // never wrapped
-			continue
+		if err == nil {
+			var now int
+			now, err = f.copyOver(op, g, g.data[off:off+int64(len(p))], p, off)
+			if err == errMoved { //nolint:errorlint // never wrapped
+				n = max(n, now)
+				continue
+			}
+			n = now
 		}
 		if n > 0 {
 			err = f.also(err, op, int64(n), 1)

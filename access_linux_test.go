@@ -207,3 +207,36 @@ func TestCopyOverlapCutFile(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteAtCut has the File made smaller between two steps of a WriteAt: n counts what
+// stays written, and no more.
+func TestWriteAtCut(t *testing.T) {
+	prove.Need(t, prove.Advice)
+	const mib = 1 << 20
+	for name, c := range map[string]struct{ size, n int64 }{
+		"in the second step": {mib + mib/2, mib - pageSize},
+		"in the first":       {mib / 2, mib/2 - pageSize},
+		"before it":          {pageSize / 2, 0},
+	} {
+		path, content := patternFile(t, 3*mib)
+		f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+		text := pattern(2*mib, 2)
+		found := 0
+		restore := mmapio.WhenFound(func() {
+			if found++; found == 3 { // each step is found for loads and for stores
+				mustResize(t, f, c.size)
+			}
+		})
+		n, err := f.WriteAt(text, pageSize)
+		restore()
+		wantRangeError(t, err, mmapio.RangeError{Op: "writeat", Path: path, Off: pageSize, Len: 2 * mib, Size: c.size})
+		if int64(n) != c.n {
+			t.Errorf("%s: %d bytes, want %d", name, n, c.n)
+		}
+		if size := min(c.size, pageSize+c.n); size >= pageSize {
+			copy(content[pageSize:size], text)
+			same(t, name, onDisk(t, path)[:size], content[:size])
+		}
+		mustClose(t, f)
+	}
+}
