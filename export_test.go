@@ -117,3 +117,13 @@ func Splits() int64 { return splits.Load() }
 
 // Lack is what is lacking to bring so many bytes in.
 func Lack(fresh, cached int64, m limits.Memory) int64 { return room{fresh, cached}.lack(m) }
+
+// EnterOnly is inside of f's memory, as one who came too late for it, without
+// keeping that alive, until it is told to leave.
+func EnterOnly(f *File) (leave func()) {
+	pass, ok := f.cur.Load().mem.holders.Enter()
+	if !ok {
+		panic("shut")
+	}
+	return pass.Leave
+}

@@ -311,3 +311,28 @@ func TestFileIsSmall(t *testing.T) {
 	}
 	runtime.KeepAlive(all)
 }
+
+// TestLateLeave has the collector come by while one who is about to find out that
+// the File has moved is in the old memory still: then he is the one to give it back.
+func TestLateLeave(t *testing.T) {
+	prove.Need(t, prove.Maps, prove.Pagemap)
+	path, _ := patternFile(t, 4*pageSize)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	var old []byte
+	if err := f.View(0, f.Size(), func(b []byte) error { old = b; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	leave := mmapio.EnterOnly(f)
+	mustResize(t, f, 64*pageSize)
+	stillThere := func() bool {
+		return slices.ContainsFunc(prove.Mappings(t, old), func(v prove.VMA) bool { return v.Path == path || v.Perms == "---p" })
+	}
+	collected()
+	if !stillThere() {
+		t.Fatal("it was given back with somebody inside")
+	}
+	leave()
+	if !collect(func() bool { return !stillThere() }) {
+		t.Error("the old memory is never given back")
+	}
+}

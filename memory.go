@@ -87,6 +87,7 @@ type extent struct {
 	retired bool // taken away as soon as nobody is inside
 	gone    bool // taken away
 	idle    bool // … but for the addresses
+	lost    bool // the collector has been here, and found somebody inside
 
 	area fault.Area
 	// Where what was lent before this extent may lie, see lent.
@@ -182,7 +183,7 @@ func (e *extent) settle() {
 	if e.space == nil {
 		return
 	}
-	if e.gated {
+	if e.gated || e.lost {
 		// Nobody can be left who does not show.
 		e.zero(0, e.mapped.Load())
 		fault.Remove(&e.area, e.late)
@@ -200,11 +201,13 @@ func (e *extent) settle() {
 
 // abandon runs when nothing refers to the memory any more: no File, no call.
 // Only a holder that was dropped without Release can be left, and its slice
-// may live on, so then the memory stays for ever.
+// may live on, so then the memory stays for ever; or one who came too late for it,
+// and is about to leave.
 func (e *extent) abandon() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.gone && !(e.holders.Empty() && e.calls.Empty() && e.copiers.Empty()) {
+		e.lost = true
 		return
 	}
 	if !e.retired {
