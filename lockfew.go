@@ -63,23 +63,31 @@ func (f *File) lockFew(call *lockCall, g *generation, lo, hi int64) (pin lockset
 	return pin, held, nil
 }
 
-// touchKnown loads from each page of some runs, if all were seen in memory within the
-// last second: it takes less time than a system call, and has them mapped as well. It
-// tells whether they are.
+// touchKnown brings some runs in by touch, if all are known. It tells whether they
+// are there.
 func (e *extent) touchKnown(runs []lockset.Run) bool {
-	if e.src.info == nil {
-		return false // to load gives memory with no file behind it no page of its own
-	}
 	for _, run := range runs {
-		if !e.resident.Has(int(run.Lo>>pageShift), int((run.Hi-1)>>pageShift)) {
+		if !e.known(run) {
 			return false
 		}
 	}
 	for _, run := range runs {
-		b := e.space.Bytes(e.base+int(run.Lo), int(run.Hi-run.Lo))
-		if fault.Touch(b, sys.PageSize(), false) >= 0 {
+		if !e.touch(run) {
 			return false
 		}
 	}
 	return true
+}
+
+// known reports whether all pages of a run were seen in memory within the last second.
+// Pages of memory with no file behind it count as not seen: to load gives them none of
+// their own.
+func (e *extent) known(run lockset.Run) bool {
+	return e.src.info != nil && e.resident.Has(int(run.Lo>>pageShift), int((run.Hi-1)>>pageShift))
+}
+
+// touch loads from each page of a run, and tells whether they are there: it takes less
+// time than a system call, and has them mapped as well.
+func (e *extent) touch(run lockset.Run) bool {
+	return fault.Touch(e.space.Bytes(e.base+int(run.Lo), int(run.Hi-run.Lo)), sys.PageSize(), false) < 0
 }

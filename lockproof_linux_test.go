@@ -34,7 +34,7 @@ const fewMaps = 3000
 
 // comb locks every other page until that is refused, and unlocks every other
 // page of what is locked whole.
-var comb = prove.Register("comb", func([]string) int {
+var comb = prove.Register("comb", func(args []string) int {
 	t := prove.T()
 	f := opened(t)(mmapio.Anonymous(fewMaps*pageSize, nil))
 	b, want := memoryOf(t, f), make([]bool, fewMaps)
@@ -119,6 +119,18 @@ var comb = prove.Register("comb", func([]string) int {
 	check(t, f.Unlock(2*pageSize, pageSize))
 	want[0], want[1], want[3], want[4] = true, true, true, true
 	look("unlocked in the middle")
+	check(t, f.Close())
+
+	// Pins of pages that are known to be in memory are made side by side.
+	f = mustOpen(t, args[0], nil)
+	b = memoryOf(t, f)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	err = nil
+	for i := int64(1); i < fewMaps && err == nil; i += 2 {
+		_, err = f.Pin(i*pageSize, pageSize)
+	}
+	refused(err)
+	live("pinned")
 	return 0
 })
 
@@ -127,7 +139,8 @@ var comb = prove.Register("comb", func([]string) int {
 func TestProofLockMapCount(t *testing.T) {
 	prove.NeedE2E(t, prove.SysctlRW, prove.Pagemap)
 	prove.Sysctl(t, "vm.max_map_count", strconv.Itoa(fewMaps))
-	if res := comb.Run(t, prove.Timeout(3*time.Minute)); res.Code != 0 {
+	path, _ := patternFile(t, fewMaps*pageSize)
+	if res := comb.Run(t, prove.Timeout(3*time.Minute), prove.Args(path)); res.Code != 0 {
 		t.Error(res)
 	}
 }

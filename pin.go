@@ -21,6 +21,9 @@ type Pin struct {
 // its File; what a shrink cuts off is no longer pinned.
 func (f *File) Pin(off, n int64) (*Pin, error) {
 	const op = "pin"
+	if p := f.pinBeside(off, n); p != nil {
+		return p, nil
+	}
 	l := &f.locks
 	l.mu.Lock()
 	g, lo, hi, err := f.lockRange(op, off, n)
@@ -57,17 +60,12 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 // more than once, from any goroutine, after Resize and after Close; the error
 // is nil.
 func (p *Pin) Release() error {
-	f, l := p.f, &p.f.locks
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.set != p.in {
-		return nil // released already, or the File was closed and the lock went with it
-	}
-	p.in = nil
-	lo, hi := p.mark.Range()
-	l.set.Unpin(p.mark)
-	if l.stuck || !l.set.WantedAll(lo, hi, lockset.Now) {
+	lo, hi := p.releaseBeside()
+	if lo < hi {
+		f, l := p.f, &p.f.locks
+		l.mu.Lock()
 		f.letGo(f.cur.Load(), lo, hi)
+		l.mu.Unlock()
 	}
 	return nil
 }

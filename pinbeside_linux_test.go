@@ -1,0 +1,187 @@
+package mmapio_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// A page that was seen in memory a moment ago is locked by one call, without
+// another that brings it in: it is enough to look.
+func TestPinKnownIsOneCall(t *testing.T) {
+	if raceBuild() {
+		prove.Unable(t, "the race detector makes calls of its own")
+	}
+	prove.NeedE2E(t, prove.Verify, prove.Populating)
+	path, _ := patternFile(t, 64*pageSize)
+	f := mustOpen(t, path, nil)
+	f.Expire()
+	pin := func() {
+		for i := range int64(64) {
+			p, err := f.Pin(i*pageSize, pageSize)
+			check(t, err)
+			check(t, f.VerifyLocked(i*pageSize, pageSize))
+			check(t, p.Release())
+		}
+	}
+	if calls := prove.CountCalls(t, "madvise", pin); calls < 64 {
+		t.Errorf("pages that nothing is known of were asked for %d times, want 64", calls)
+	}
+	if calls := prove.CountCalls(t, "madvise", pin); calls != 0 {
+		t.Errorf("known pages were asked for %d times", calls)
+	}
+}
+
+// A page that is known, but that the kernel has taken out of the mapping since, or out
+// of memory altogether, is brought back.
+func TestProofPinKnownAndGone(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Disk)
+	path := filepath.Join(prove.DiskDir(t), "f")
+	check(t, os.WriteFile(path, pattern(64*pageSize, 1), 0o600))
+	file, err := os.Open(path)
+	check(t, err)
+	defer func() { check(t, file.Close()) }()
+	check(t, file.Sync())
+	f := mustOpen(t, path, nil)
+	b := memoryOf(t, f)
+	for _, evict := range []bool{false, true} {
+		check(t, f.Populate(t.Context(), 0, f.Size()))
+		check(t, unix.Madvise(b, unix.MADV_DONTNEED))
+		if evict {
+			check(t, unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED))
+		}
+		for off := int64(0); off < f.Size(); off += 8 * pageSize {
+			p, err := f.Pin(off+5, pageSize)
+			check(t, err)
+			heldAs(t, fmt.Sprintf("evicted %v", evict), f, true, mmapio.Range{Off: off, Len: 2 * pageSize})
+			check(t, p.Release())
+			heldAs(t, "released", f, true)
+		}
+	}
+}
+
+// A page that is known and gone is missed, not believed in.
+func TestProofPinKnownAndCut(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.FileEnd, prove.BusAddress)
+	path, _ := patternFile(t, 8*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	prove.Truncate(t, path, 5*pageSize)
+	_, err := f.Pin(4*pageSize, 3*pageSize)
+	var le *mmapio.LockError
+	if !errors.As(err, &le) || le.Cause != mmapio.CauseBeyondEOF {
+		t.Errorf("a pin of what was cut off: %v", err)
+	}
+	heldAs(t, "refused", f, true)
+	p, err := f.Pin(3*pageSize, 2*pageSize)
+	check(t, err)
+	check(t, f.VerifyLocked(3*pageSize, 2*pageSize))
+	check(t, p.Release())
+}
+
+// Some pin and let go of the same few pages all the time, and one looks whether those
+// that he has pinned are kept meanwhile. In the end nothing is.
+func TestProofPinCrowd(t *testing.T) {
+	prove.Need(t, prove.Pagemap)
+	path, _ := patternFile(t, 3*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	var wg sync.WaitGroup
+	var enough atomic.Bool
+	for g := range int64(3) {
+		wg.Go(func() {
+			for i := g; !enough.Load(); i++ {
+				p, err := f.Pin(i%2*pageSize, 1+i/2%2*pageSize) // of each other one the page behind as well
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				check(t, p.Release())
+			}
+		})
+	}
+	for i := range int64(3000) {
+		p, err := f.Pin(i%3*pageSize, pageSize)
+		check(t, err)
+		if err := f.VerifyLocked(i%3*pageSize, pageSize); err != nil {
+			t.Error(err)
+			break
+		}
+		check(t, p.Release())
+	}
+	enough.Store(true)
+	wg.Wait()
+	if n := f.LockedBytes(); n != 0 {
+		t.Errorf("%d bytes are locked after all was released", n)
+	}
+	heldAs(t, "released", f, true)
+}
+
+// The mappings that a pin of a known page costs are counted as long as it lasts.
+func TestPinKnownCountsMappings(t *testing.T) {
+	prove.Need(t, prove.Populating)
+	path, _ := patternFile(t, 8*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	before := mmapio.Splits()
+	for _, want := range []int64{2, 1} { // in the middle, at the start
+		p, err := f.Pin((want-1)*3*pageSize, pageSize)
+		check(t, err)
+		if n := mmapio.Splits() - before; n != want {
+			t.Errorf("a pin costs %d mappings by the books, want %d", n, want)
+		}
+		check(t, p.Release())
+		if n := mmapio.Splits() - before; n != 0 {
+			t.Errorf("%d mappings are counted after it was released", n)
+		}
+	}
+}
+
+// A pin of a known page that the limit refuses leaves nothing, in the books or the kernel.
+var pinOverLimit = prove.Register("pin over limit", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	p, err := f.Pin(0, 2*pageSize)
+	check(t, err)
+	for range 2 {
+		_, err = f.Pin(5*pageSize, 2*pageSize)
+		var le *mmapio.LockError
+		if !errors.As(err, &le) || le.Cause != mmapio.CauseLimit || !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("a pin over the limit: %v", err)
+		}
+		heldAs(t, "refused", f, true, mmapio.Range{Off: 0, Len: 2 * pageSize})
+		heldBytes(t, f, 2*pageSize)
+	}
+	if _, err = f.Pin(pageSize, 3*pageSize); err == nil { // of this a part is pinned
+		t.Error("a pin over the limit was not refused")
+	}
+	heldBytes(t, f, 2*pageSize)
+	check(t, p.Release())
+	p, err = f.Pin(5*pageSize, 2*pageSize)
+	check(t, err)
+	heldAs(t, "pinned", f, true, mmapio.Range{Off: 5 * pageSize, Len: 2 * pageSize})
+	check(t, p.Release())
+	heldBytes(t, f, 0)
+	return 0
+})
+
+func TestProofPinOverLimit(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Scan)
+	path := prove.NewFile(t, prove.PublicDir(t), "f", 8*pageSize)
+	check(t, os.Chmod(path, 0o644)) // whatever the umask
+	limit := prove.Limit(prove.LockedMemory, uint64(3*pageSize), uint64(3*pageSize))
+	if res := pinOverLimit.Run(t, asUser(limit, prove.Args(path))...); res.Code != 0 {
+		t.Error(res)
+	}
+}
