@@ -127,3 +127,21 @@ func EnterOnly(f *File) (leave func()) {
 	}
 	return pass.Leave
 }
+
+// Reserve keeps room in the cgroups, as a call does that is bringing pages in, until
+// release.
+func Reserve(fresh, cached int64) (release func()) {
+	r := room{fresh, cached}
+	rooms.mu.Lock()
+	defer rooms.mu.Unlock()
+	rooms.sum.fresh += fresh
+	rooms.sum.cached += cached
+	return r.release
+}
+
+// Reserved is how much room all calls keep.
+func Reserved() (fresh, cached int64) {
+	rooms.mu.Lock()
+	defer rooms.mu.Unlock()
+	return rooms.sum.fresh, rooms.sum.cached
+}
