@@ -178,9 +178,6 @@ func (f *File) allInCgroups(ctx context.Context, call *lockCall, lo, hi int64) e
 	missing := l.set.Missing(nil, lo, hi, call.level)
 	l.mu.Unlock()
 	defer pass.Leave()
-	if len(missing) == 0 {
-		return nil
-	}
 	room, err := f.roomInCgroups(ctx, call, g, missing)
 	room.release()
 	runtime.KeepAlive(g)

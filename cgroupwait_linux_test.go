@@ -3,6 +3,8 @@ package mmapio_test
 import (
 	"context"
 	"errors"
+	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -112,5 +114,68 @@ func TestLockInCgroupBesideOthers(t *testing.T) {
 	path, _ := patternFile(t, 8*mib)
 	if res := besideOthers.Run(t, prove.In(prove.MemoryCgroup(t, 192*mib)), prove.Args(path)); res.Code != 0 {
 		t.Error(res)
+	}
+}
+
+// refusedInCgroup locks a file of which too little is in memory to fit, and what takes
+// no memory yet.
+var refusedInCgroup = prove.Register("lock what does not fit a cgroup", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], nil)
+	if le := (*mmapio.LockError)(nil); !errors.As(f.LockAll(), &le) || le.Cause != mmapio.CauseCgroup {
+		t.Errorf("a file of which a part is cached: %+v", le)
+	}
+	f = opened(t)(mmapio.Anonymous(200*mib, nil))
+	check(t, f.LockContext(t.Context(), 0, f.Size(), &mmapio.LockOptions{OnFault: true}))
+	return 0
+})
+
+// What is cached counts once; a lock on fault brings nothing in, so it needs no room.
+func TestLockInCgroupCountsOnce(t *testing.T) {
+	prove.Need(t, prove.MemCgroup, prove.Advice, prove.Cachestat, prove.Disk)
+	path := prove.NewFile(t, prove.PublicDir(t), "f", 200*mib)
+	dropCache(t, path)
+	file, err := os.Open(path)
+	check(t, err)
+	defer file.Close()
+	_, err = io.CopyN(io.Discard, file, 80*mib)
+	check(t, err)
+	if res := refusedInCgroup.Run(t, prove.In(prove.MemoryCgroup(t, 100*mib)), prove.Args(path)); res.Code != 0 {
+		t.Error(res)
+	}
+}
+
+// Of what others have cached already a cgroup is charged what it was charged before,
+// and no more than that once it is locked.
+func TestCgroupOverfull(t *testing.T) {
+	const none, ps = -1, 4096
+	all := func(limit, usage, inactive, active int64) mmapio.CgroupState {
+		return mmapio.CgroupState{Limit: limit * mib, Usage: usage * mib, Inactive: inactive * mib, Active: active * mib}
+	}
+	// 250 pages take one for page tables and the like, whatever is needed 1 MiB more.
+	const slack = mib + 1
+	for _, c := range []struct {
+		name                                     string
+		groups                                   []mmapio.CgroupState
+		fresh, cached, othersFresh, othersCached int64
+		full                                     int // which of them, or none
+	}{
+		{"no limit", []mmapio.CgroupState{{Limit: -1, Usage: 1 << 40}}, 1 << 40, 0, 0, 0, none},
+		{"just fits", []mmapio.CgroupState{all(10, 8, 0, 0)}, mib - 5*ps, 0, 0, 0, none},
+		{"does not", []mmapio.CgroupState{all(10, 8, 0, 0)}, mib, 0, 0, 0, 0},
+		{"beside others", []mmapio.CgroupState{all(10, 8, 0, 0)}, mib / 2, 0, mib/2 - 5*ps, 0, none},
+		{"not beside others", []mmapio.CgroupState{all(10, 8, 0, 0)}, mib / 2, 0, mib / 2, 0, 0},
+		{"nothing, but for slack", []mmapio.CgroupState{{Limit: 10 * mib, Usage: 10*mib - slack}}, 0, 0, 0, 0, none},
+		{"nothing, without it", []mmapio.CgroupState{{Limit: 10 * mib, Usage: 10*mib - slack + 1}}, 0, 0, 0, 0, 0},
+		{"droppable is room", []mmapio.CgroupState{all(10, 10, 3, 4)}, 5 * mib, 0, 0, 0, none},
+		{"cached elsewhere", []mmapio.CgroupState{all(10, 8, 0, 0)}, 0, 100 * mib, 0, 100 * mib, none},
+		{"cached here", []mmapio.CgroupState{all(10, 9, 3, 4)}, mib / 2, 6 * mib, 0, 0, none},
+		{"cached here, and no room", []mmapio.CgroupState{all(10, 9, 3, 4)}, mib / 2, 7 * mib, 0, 0, 0},
+		{"cached here by two", []mmapio.CgroupState{all(10, 9, 3, 4)}, mib / 2, 4 * mib, 0, 3 * mib, 0},
+		{"the fullest", []mmapio.CgroupState{all(10, 9, 0, 0), all(20, 20, 0, 0), all(30, 29, 0, 0)}, mib, 0, 0, 0, 1},
+	} {
+		if got := mmapio.Overfull(c.groups, [2]int64{c.fresh, c.cached}, [2]int64{c.othersFresh, c.othersCached}); got != c.full {
+			t.Errorf("%s: cgroup %d is too full, want %d", c.name, got, c.full)
+		}
 	}
 }

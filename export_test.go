@@ -145,3 +145,22 @@ func Reserved() (fresh, cached int64) {
 	defer rooms.mu.Unlock()
 	return rooms.sum.fresh, rooms.sum.cached
 }
+
+// CgroupState is what the kernel says of a cgroup.
+type CgroupState struct{ Limit, Usage, Inactive, Active int64 }
+
+// Overfull is which of some cgroups has least room for what is needed beside others,
+// bytes to come and bytes cached, or -1 if all have enough.
+func Overfull(states []CgroupState, need, others [2]int64) int {
+	var groups []limits.Cgroup
+	for i, s := range states {
+		groups = append(groups, limits.Cgroup{
+			Path: string(rune('0' + i)), Limit: s.Limit, Usage: s.Usage, InactiveFile: s.Inactive, ActiveFile: s.Active,
+		})
+	}
+	full := overfull(groups, room{need[0], need[1]}, room{others[0], others[1]})
+	if full == nil {
+		return -1
+	}
+	return int(full.group.Path[0] - '0')
+}

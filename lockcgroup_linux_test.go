@@ -14,12 +14,16 @@ import (
 )
 
 // lockTwice locks the file in its first argument through two Files. With "drop"
-// they keep no descriptor, with "untold" it has to be refused in words that say
-// why.
+// they keep no descriptor, with "writable" they may be stored to, with "untold" it has
+// to be refused in words that say why.
 var lockTwice = prove.Register("lock-twice", func(args []string) int {
 	t := prove.T()
 	for range 2 {
-		f := mustOpen(t, args[0], &mmapio.Options{DropFD: strings.Contains(args[1], "drop")})
+		o := &mmapio.Options{DropFD: strings.Contains(args[1], "drop")}
+		if strings.Contains(args[1], "writable") {
+			o.Mode = mmapio.ReadWrite
+		}
+		f := mustOpen(t, args[0], o)
 		err := f.LockAll()
 		if !strings.Contains(args[1], "untold") {
 			check(t, err)
@@ -50,6 +54,7 @@ func TestProofLockCgroupCached(t *testing.T) {
 		{"drop", nil},
 		{"plain, no cachestat", []prove.Option{noCachestat}},
 		{"drop, no cachestat", []prove.Option{noCachestat}},
+		{"writable, no cachestat", []prove.Option{noCachestat}},
 	} {
 		// Its own pages, locked by the first of two, and those of somebody else.
 		for name, limit := range map[string]int64{"own": 256 * mib, "others'": 100 * mib} {
