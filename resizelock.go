@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -23,9 +24,9 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 		for lo := run.Lo; lo < run.Hi; {
 			part := lockset.Run{Lo: lo, Hi: min(run.Hi, lo+window), Level: run.Level}
 			err := f.lockNew(to, part)
-			if isNoRoom(err) && part.Hi-part.Lo > int64(sys.PageSize()) {
+			if n, ps := part.Hi-part.Lo, int64(sys.PageSize()); isNoRoom(err) && n > ps {
 				// There may be room for less.
-				window = max(window/2, int64(sys.PageSize()))
+				window = max(page.Down(n/2, ps), ps)
 				continue
 			}
 			if isNoRoom(err) && fitsAgain() {
