@@ -163,6 +163,9 @@ func (f *File) settleAgain(g *generation, lo, hi int64) error {
 		if err := f.bringBack(g, lo, hi); err != nil {
 			return err
 		}
+		if err := failpoint("settle"); err != nil {
+			return err
+		}
 		bad, err := g.mem.space.Absent(g.mem.base+int(lo), int(hi-lo))
 		if err != nil || bad < 0 {
 			return nil //nolint:nilerr // the kernel does not tell

@@ -58,3 +58,6 @@ func StopShrink(f *File) (goOn func()) {
 	f.locks.mu.Lock()
 	return f.locks.mu.Unlock
 }
+
+// Closing reports whether Close was called, which may have to wait.
+func Closing(f *File) bool { return f.closing.Load() }
