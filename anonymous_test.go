@@ -77,3 +77,25 @@ func TestAnonymousLeavesNoArea(t *testing.T) {
 		t.Error("a fault where the memory was is still the File's")
 	}
 }
+
+// A growth leaves a page on both sides that cannot be touched, also one that takes up
+// all that was reserved.
+func TestAnonymousGrowsBetweenGuards(t *testing.T) {
+	needMaps(t)
+	if !reserves {
+		t.Skip("no address space is reserved here")
+	}
+	for _, o := range []mmapio.Options{{}, {Reserve: 4 * pageSize}, {Reserve: 4 * pageSize, HugePages: true}} {
+		f := opened(t)(mmapio.Anonymous(pageSize, &o))
+		for n := range int64(12) {
+			mustResize(t, f, n*pageSize+1)
+			lo, hi := mmapio.SpaceOf(f)
+			mem := mmapio.Memory(f)
+			at := uintptr(unsafe.Pointer(&mem[0]))
+			if end := at + uintptr((n+1)*pageSize); at-lo < uintptr(pageSize) || end > hi-uintptr(pageSize) {
+				t.Errorf("reserve %d: of [%#x, %#x) pages [%#x, %#x) are used", o.Reserve, lo, hi, at, end)
+			}
+		}
+		mustClose(t, f)
+	}
+}

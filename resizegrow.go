@@ -158,9 +158,6 @@ func (f *File) roomToMove(op string, g, next *generation) (room, error) {
 	l.mu.Lock()
 	held := l.set.Held(nil, 0, g.mem.mapped.Load())
 	l.mu.Unlock()
-	if len(held) == 0 {
-		return room{}, nil
-	}
 	call := lockCall{op: op, n: int64(len(g.data)), level: lockset.Now}
 	return f.roomInCgroups(context.Background(), &call, next, held)
 }
