@@ -201,6 +201,28 @@ func TestEdgesCostNothing(t *testing.T) {
 	}
 }
 
+// What is locked at the end of a File is in the middle of it when it has grown, and
+// then there is one mapping more.
+func TestEdgesCostAfterGrowth(t *testing.T) {
+	needLocks(t)
+	for _, o := range []mmapio.Options{
+		{Mode: mmapio.ReadWrite},
+		{Mode: mmapio.ReadWrite, Reserve: 64 * pageSize},
+	} {
+		path, _ := patternFile(t, 8*pageSize)
+		f := mustOpen(t, path, &o)
+		before := mmapio.Splits()
+		check(t, f.Lock(7*pageSize, pageSize))
+		for _, c := range []struct{ pages, want int64 }{{8, 1}, {20, 2}, {30, 2}} {
+			mustResize(t, f, c.pages*pageSize)
+			if got := mmapio.Splits() - before; got != c.want {
+				t.Errorf("reserve %d, %d pages: one that is locked costs %d mappings, want %d", o.Reserve, c.pages, got, c.want)
+			}
+		}
+		mustClose(t, f)
+	}
+}
+
 // A shrink goes on only when the step is done that a long call is at.
 func TestShrinkWaitsForPopulate(t *testing.T) {
 	prove.Need(t, prove.Advice)
