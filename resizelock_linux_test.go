@@ -232,6 +232,7 @@ var lockLimitBody = prove.Register("resize-memlock", func(args []string) int {
 		t.Fatal(err)
 	}
 	all := []mmapio.Range{{Off: 0, Len: size}}
+	handsBack(t, f, path, all)
 	for range 3 {
 		was := standOf(t, f, path)
 		err := f.Resize(size + 40*pageSize)
