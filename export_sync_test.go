@@ -24,3 +24,6 @@ func Quiet(f *File) bool {
 
 // SyncFailed says whether a sync has failed, in the background perhaps.
 func SyncFailed(f *File) bool { return f.syncer.failed.Load() != nil }
+
+// Tick is what the policy's timer does.
+func Tick(f *File) { f.policy.tick() }
