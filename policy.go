@@ -87,7 +87,7 @@ func (f *File) wrote(op string, n, writes int64) error {
 
 // also adds to the error of a call that has stored n bytes that of the policy.
 func (f *File) also(err error, op string, n, writes int64) error {
-	if f.policy == nil || n == 0 && writes == 0 {
+	if f.policy == nil {
 		return err
 	}
 	if late := f.wrote(op, n, writes); err == nil {
