@@ -9,6 +9,7 @@ import (
 // To append to what View and Update lend makes a copy: what is behind it is not stored to.
 func TestLentSlicesEndWhereTheyEnd(t *testing.T) {
 	const content = "0123456789"
+	needMaps(t)
 	f := opened(t)(mmapio.Anonymous(int64(len(content)), nil))
 	store(t, f, 0, content)
 	s := mustSection(t, f, 1, 8)
