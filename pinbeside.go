@@ -76,51 +76,64 @@ func (f *File) pinBeside(off, n int64) *Pin {
 	if !l.idle(p.lo, p.hi) {
 		return nil
 	}
-	if l.set.Covered(lo, hi, lockset.Now) {
-		return &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
-	}
 	run := lockset.Run{Lo: p.lo, Hi: p.hi}
-	if hi-lo > few || !sys.LocksOnFault() || !g.mem.known(run) || !l.unheld(p) ||
-		l.mapRoom(l.set.RunsIfHeld(p.lo, p.hi)-l.set.HeldRuns()) != nil {
+	switch {
+	case l.alone(run, 0):
+	case l.set.Covered(lo, hi, lockset.Now):
+		return &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
+	default:
 		return nil
 	}
-	pass, ok := g.mem.calls.Enter()
-	if !ok {
+	if hi-lo > few || !sys.LocksOnFault() || !g.mem.known(run) || l.mapRoom(1) != nil {
 		return nil
 	}
-	defer pass.Leave()
 	slot, ok := l.begin(p.lo, p.hi)
 	if !ok {
 		return nil
 	}
 	// It stands in the books before it is done, for those who look beside.
 	mark := l.set.Pin(lo, hi, lockset.Now)
-	l.set.Hold(p.lo, p.hi, lockset.OnFault)
+	l.set.Hold(p.lo, p.hi, lockset.Now)
 	f.hasLocked()
-	f.recount(g)
+	f.recountOne(g, run, 1)
 	l.few.Unlock()
 	err = g.mem.space.Lock(g.mem.base+int(p.lo), int(p.hi-p.lo))
 	done := err == nil && g.mem.touch(run)
 	if !done {
-		f.kernelUnlock(g, run) //nolint:errcheck // a part of what is refused may be locked
+		err = f.kernelUnlock(g, run) // also of what was refused: a part may be locked
 	}
 	runtime.KeepAlive(g)
 	l.few.Lock()
 	l.end(slot)
 	if done {
-		l.set.Hold(p.lo, p.hi, lockset.Now)
 		return &Pin{f: f, in: l.set, mark: mark}
 	}
 	l.set.Unpin(mark)
+	if err != nil {
+		l.stuck = true // as in letGo
+		return nil
+	}
 	l.set.Hold(p.lo, p.hi, lockset.None)
-	f.recount(g)
+	f.recountOne(g, run, -1)
 	return nil
 }
 
-// unheld reports whether none of some pages is held, nor one beside them.
-func (l *locker) unheld(p pages) bool {
-	var room [1]lockset.Run
-	return len(l.set.Held(room[:0], p.lo-1, p.hi+1)) == 0
+// alone reports whether of the pages of a run and the two beside it so many runs are held:
+// none, or the run itself.
+func (l *locker) alone(run lockset.Run, runs int) bool {
+	var room [2]lockset.Run
+	held := l.set.Held(room[:0], run.Lo-1, run.Hi+1)
+	return len(held) == runs && (runs == 0 || held[0].Lo == run.Lo && held[0].Hi == run.Hi)
+}
+
+// recountOne is recount after a run has been held, or no longer is, that is alone.
+func (f *File) recountOne(g *generation, run lockset.Run, runs int64) {
+	if run.Lo == 0 || run.Hi >= g.mem.mapped.Load() {
+		f.recount(g)
+		return
+	}
+	f.src.extra.Add(2 * runs)
+	splits.Add(2 * runs)
 }
 
 // releaseBeside takes a pin out of the books, and lets its pages go if that is simple:
@@ -150,7 +163,7 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 		return 0, 0
 	}
 	run := excess[0]
-	if len(excess) > 1 || run.Level != lockset.None || l.besideHeld(run) {
+	if len(excess) > 1 || run.Level != lockset.None || !l.alone(run, 1) {
 		return lo, hi
 	}
 	slot, ok := l.begin(run.Lo, run.Hi)
@@ -167,11 +180,6 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 		return 0, 0
 	}
 	l.set.Hold(run.Lo, run.Hi, lockset.None)
-	f.recount(g)
+	f.recountOne(g, run, -1)
 	return 0, 0
-}
-
-// besideHeld reports whether a page next to a run is held.
-func (l *locker) besideHeld(run lockset.Run) bool {
-	return run.Lo > 0 && l.set.Covered(run.Lo-1, run.Lo, lockset.OnFault) || l.set.Covered(run.Hi, run.Hi+1, lockset.OnFault)
 }
