@@ -27,7 +27,7 @@ func (c waitContext) Done() <-chan struct{} {
 }
 
 // lockWaits begins to lock a File, which has to wait for others.
-func lockWaits(t testing.TB, ctx context.Context, f *mmapio.File) (ended chan error) {
+func lockWaits(ctx context.Context, t testing.TB, f *mmapio.File) (ended chan error) {
 	t.Helper()
 	c := waitContext{ctx, make(chan struct{}, 1)}
 	ended = make(chan error, 1)
@@ -67,7 +67,7 @@ var besideOthers = prove.Register("lock beside others in a cgroup", func(args []
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	f := of(60 * mib)
-	ended := lockWaits(t, ctx, f)
+	ended := lockWaits(ctx, t, f)
 	cancel(errInjected)
 	wantPathError(t, endOf(t, ended), "lockcontext", f.Name(), errInjected)
 	prove.AssertNotHeld(t, memoryOf(t, f))
@@ -78,8 +78,8 @@ var besideOthers = prove.Register("lock beside others in a cgroup", func(args []
 	// All that wait go on, and what has no room even so is refused then.
 	large := of(200 * mib)
 	g := of(60 * mib)
-	waits := []chan error{lockWaits(t, t.Context(), f), lockWaits(t, t.Context(), g)}
-	hopeless := lockWaits(t, t.Context(), large)
+	waits := []chan error{lockWaits(t.Context(), t, f), lockWaits(t.Context(), t, g)}
+	hopeless := lockWaits(t.Context(), t, large)
 	release()
 	for _, ended := range waits {
 		check(t, endOf(t, ended))
