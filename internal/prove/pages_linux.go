@@ -16,7 +16,7 @@ import (
 const (
 	pmPresent = 1 << 63
 	pmSwapped = 1 << 62
-	pmFile    = 1 << 61 // page cache or shared anonymous: never the zero page
+	pmFile    = 1 << 61 // page cache or shared anonymous, or the huge zero page
 	pmPFN     = 1<<55 - 1
 
 	kpfZeroPage = 1 << 24
@@ -146,8 +146,8 @@ func pagesOf(s span) (present, swapped []bool, err error) {
 		entry := binary.NativeEndian.Uint64(raw[8*i:])
 		swapped[i] = entry&pmSwapped != 0
 		present[i] = entry&pmPresent != 0
-		if present[i] && entry&pmFile == 0 {
-			zero, err := zeros.isZero(i, entry&pmPFN)
+		if present[i] {
+			zero, err := zeros.isZero(i, entry)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -167,13 +167,17 @@ type zeroFinder struct {
 	flags   *os.File
 }
 
-func (z *zeroFinder) isZero(page int, pfn uint64) (bool, error) {
+func (z *zeroFinder) isZero(page int, entry uint64) (bool, error) {
 	if z.scanned == nil && z.scanErr == nil {
 		z.scanned, z.scanErr = scanPages(z.pagemap, z.span, pageIsPresent|pageIsPFNZero)
 	}
 	if z.scanned != nil && z.scanned[page] {
 		return true, nil
 	}
+	if entry&pmFile != 0 {
+		return false, nil
+	}
+	pfn := entry & pmPFN
 	if pfn == 0 { // hidden from all but root
 		return false, z.scanErr
 	}
@@ -184,11 +188,11 @@ func (z *zeroFinder) isZero(page int, pfn uint64) (bool, error) {
 		}
 		z.flags = f
 	}
-	var entry [8]byte
-	if _, err := z.flags.ReadAt(entry[:], int64(8*pfn)); err != nil {
+	var flags [8]byte
+	if _, err := z.flags.ReadAt(flags[:], int64(8*pfn)); err != nil {
 		return false, err
 	}
-	return binary.NativeEndian.Uint64(entry[:])&kpfZeroPage != 0, nil
+	return binary.NativeEndian.Uint64(flags[:])&kpfZeroPage != 0, nil
 }
 
 func (z *zeroFinder) close() {
