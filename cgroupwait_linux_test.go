@@ -110,7 +110,7 @@ var besideOthers = prove.Register("lock beside others in a cgroup", func(args []
 // A lock for which a cgroup has no room beside what others are about to bring in waits
 // for them, or for its context, and gives back what room it had.
 func TestLockInCgroupBesideOthers(t *testing.T) {
-	prove.Need(t, prove.MemCgroup, prove.Verify)
+	prove.Need(t, prove.MemCgroup, prove.Verify, prove.Pagemap)
 	path, _ := patternFile(t, 8*mib)
 	if res := besideOthers.Run(t, prove.In(prove.MemoryCgroup(t, 192*mib)), prove.Args(path)); res.Code != 0 {
 		t.Error(res)
@@ -132,7 +132,7 @@ var refusedInCgroup = prove.Register("lock what does not fit a cgroup", func(arg
 
 // What is cached counts once; a lock on fault brings nothing in, so it needs no room.
 func TestLockInCgroupCountsOnce(t *testing.T) {
-	prove.Need(t, prove.MemCgroup, prove.Advice, prove.Cachestat, prove.Disk)
+	prove.Need(t, prove.MemCgroup, prove.Pagemap, prove.Advice, prove.Cachestat, prove.Disk)
 	path := prove.NewFile(t, prove.PublicDir(t), "f", 200*mib)
 	dropCache(t, path)
 	file, err := os.Open(path)

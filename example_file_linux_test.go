@@ -43,12 +43,12 @@ func ExampleAlignError() {
 	f, done := exampleFile()
 	defer done()
 
-	_, err := mmapio.LoadAt[uint64](f, 12)
+	_, err := mmapio.LoadAt[uint32](f, 14)
 	var bad *mmapio.AlignError
 	if errors.As(err, &bad) {
 		fmt.Println(bad.Off, "is not a multiple of", bad.Align)
 	}
-	// Output: 12 is not a multiple of 8
+	// Output: 14 is not a multiple of 4
 }
 
 // A Section does not hold the File's size.

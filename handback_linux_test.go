@@ -55,7 +55,7 @@ var loweredBody = prove.Register("resize-lowered", func(args []string) int {
 // TestResizeUnderLoweredLimit: what is locked beyond a limit that was lowered since
 // would not be locked again, so nothing of it is let go to be moved.
 func TestResizeUnderLoweredLimit(t *testing.T) {
-	prove.Need(t, prove.Root, prove.Pagemap, prove.LockCharge)
+	prove.Need(t, prove.Root, prove.Pagemap, prove.Scan, prove.LockCharge)
 	path := filepath.Join(prove.PublicDir(t), "file")
 	check(t, os.WriteFile(path, pattern(8*pageSize, 1), 0o666))
 	check(t, os.Chmod(path, 0o666))

@@ -33,7 +33,7 @@ func cachedAfter(t testing.TB, f *mmapio.File, end, n, stop int64) (upTo int64) 
 // A loop asks the kernel for more than it brings in, once it has come so far that it
 // is likely to go on: two requests of the device's, within reason, of its own range.
 func TestLoopHints(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Cachestat)
+	prove.Need(t, prove.Advice, prove.Cachestat, prove.Pagemap)
 	const size = 96 * mib
 	for _, c := range []struct {
 		name          string

@@ -36,7 +36,8 @@ func (r Residency) Known() bool { return r.Resident >= 0 }
 // For a file the pages are those of the page cache, whoever brought them in.
 // For a CopyOnWrite File they are its own copies, and the file's pages where
 // there is none; a copy is never dirty. For Anonymous memory they are those
-// that were stored to and are not in swap.
+// that were stored to and are not in swap (before Linux 6.7 perhaps also those that
+// were only read).
 //
 // Not known, which is no error, is what the kernel does not tell, or not
 // truly: of another user's file that the caller may not write, and of files on

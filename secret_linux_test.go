@@ -66,6 +66,9 @@ func TestProofSecretGuards(t *testing.T) {
 	}
 }
 
+// align8 is the alignment of a uint64: 4 on some processors of 32 bits.
+const align8 = int64(unsafe.Alignof(uint64(0)))
+
 // Values must suit where the memory really lies.
 func TestSecretAlignment(t *testing.T) {
 	needLockOf(t, pageSize)
@@ -73,11 +76,11 @@ func TestSecretAlignment(t *testing.T) {
 		f := newSecret(t, size, secretOptions)
 		for off := int64(0); off+8 <= size; off++ {
 			_, err := mmapio.LoadAt[uint64](f, off)
-			if (size-off)%8 == 0 != (err == nil) || err != nil && !errors.As(err, new(*mmapio.AlignError)) {
+			if (size-off)%align8 == 0 != (err == nil) || err != nil && !errors.As(err, new(*mmapio.AlignError)) {
 				t.Errorf("LoadAt[uint64] at %d of %d: %v", off, size, err)
 			}
 			if v, err := mmapio.ValueAt[uint64](f, off); err == nil {
-				if a := uintptr(unsafe.Pointer(v.Ptr())); a%8 != 0 {
+				if a := uintptr(unsafe.Pointer(v.Ptr())); int64(a)%align8 != 0 {
 					t.Errorf("ValueAt[uint64] at %d of %d is at %#x", off, size, a)
 				}
 				v.Release()
@@ -92,12 +95,12 @@ func TestSecretAlignmentIsExplained(t *testing.T) {
 	f := newSecret(t, 13, secretOptions)
 	for range 2 {
 		_, err := mmapio.LoadAt[uint64](f, 0)
-		const want = "loadat anonymous: offset 0 is not at a multiple of 8 bytes, since memory for a secret ends where a page does; " +
-			"the first that is: 5 (0 if the size is a multiple of 8)"
+		want := fmt.Sprintf("loadat anonymous: offset 0 is not at a multiple of %d bytes, since memory for a secret ends where a page does; "+
+			"the first that is: %d (0 if the size is a multiple of 8)", align8, 13%align8)
 		if !errors.As(err, new(*mmapio.AlignError)) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
-		_, err = mmapio.LoadAt[uint64](f, 5)
+		_, err = mmapio.LoadAt[uint64](f, 13%align8)
 		check(t, err)
 		mustResize(t, f, 16)
 	}

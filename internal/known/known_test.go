@@ -1,6 +1,7 @@
 package known_test
 
 import (
+	"math/bits"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,7 +20,11 @@ const shift = 12
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pages := rapid.SampledFrom([]int{1, 31, 64, 65, 300, 1024, 1025, 5000}).Draw(t, "pages")
-		base := rapid.SampledFrom([]int{0, known.NearPages - 500, known.NearPages, known.NearPages + known.PartPages - 500}).Draw(t, "base")
+		bases := []int{0, known.NearPages - 500, known.NearPages, known.NearPages + known.PartPages - 500}
+		if bits.UintSize == 32 {
+			bases = bases[:1] // no address lies so far behind another
+		}
+		base := rapid.SampledFrom(bases).Draw(t, "base")
 		locked := make([]bool, pages)
 		var s known.Set
 		s.Init(base+pages, shift, time.Hour, keeper{base, locked})
@@ -142,7 +147,11 @@ func TestWere(t *testing.T) {
 	s.Add(90, 100)
 	s.Forget(70, 71)
 	s.Expire()
-	for page, want := range map[int]int{66: 100, 80: 100, 90: 100, 100: 100, 65: -1, 70: -1, 81: -1, 999: -1} {
+	word := 100 // as far as one word tells
+	if bits.UintSize == 32 {
+		word = 95
+	}
+	for page, want := range map[int]int{66: word, 80: word, 90: word, 100: 100, 65: -1, 70: -1, 81: -1, 999: -1} {
 		last, ok := s.Were(page)
 		if ok != (want >= 0) || ok && last != want {
 			t.Errorf("Were(%d) = %d, %v, want %d", page, last, ok, want)

@@ -1,5 +1,0 @@
-package mmapio_test
-
-import "golang.org/x/sys/unix"
-
-const sysMmap = unix.SYS_MMAP2
