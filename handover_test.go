@@ -69,7 +69,8 @@ func TestHandOverGivesUp(t *testing.T) {
 		})
 		err := f.Resize((pages + 1) * pageSize)
 		restore()
-		if !errors.Is(err, errInjected) || n != 6+moved {
+		// Where all is mapped anew after that, all is locked once more.
+		if !errors.Is(err, errInjected) || n < 6+moved {
 			t.Errorf("after %d pages: %v, and %d locks", moved, err, n)
 		}
 		wantLockedBytes(t, f, pages*pageSize)

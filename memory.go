@@ -88,6 +88,7 @@ type extent struct {
 	gone    bool // taken away
 	idle    bool // … but for the addresses
 	lost    bool // the collector has been here, and found somebody inside
+	asked   bool // when it was taken away somebody was guarded, who may have faulted on it
 
 	area fault.Area
 	// Where what was lent before this extent may lie, see lent.
@@ -179,7 +180,7 @@ func (e *extent) settle() {
 	if !e.retired || e.gone || !e.holders.Empty() || !e.calls.Empty() || !e.copiers.Empty() {
 		return
 	}
-	e.gone = true
+	e.gone, e.asked = true, fault.AnyGuarded()
 	if e.space == nil {
 		return
 	}
@@ -220,7 +221,11 @@ func (e *extent) abandon() {
 	if e.idle {
 		idle.sub(e.space.Size())
 	}
-	fault.Remove(&e.area, e.late)
+	var late func() *fault.Area
+	if e.asked {
+		late = e.late
+	}
+	fault.Remove(&e.area, late)
 	e.space.Free() //nolint:errcheck // as in settle
 }
 

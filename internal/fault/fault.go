@@ -165,13 +165,20 @@ func Add(a *Area) {
 	areas.m[a] = struct{}{}
 }
 
+// AnyGuarded reports whether anybody is guarded: what is let go meanwhile may be asked
+// for once more.
+func AnyGuarded() bool { return !guarded.Empty() }
+
 // Remove makes Find forget it. While anybody is guarded, Find returns what late
-// makes instead, unless the addresses are another area's by then.
+// makes instead, unless that is nil, or the addresses are another area's by then.
 func Remove(a *Area, late func() *Area) {
 	areas.Lock()
 	defer areas.Unlock()
+	if _, known := areas.m[a]; !known {
+		return // others may have had the addresses since
+	}
 	delete(areas.m, a)
-	if guarded.Empty() {
+	if late == nil || !AnyGuarded() {
 		return
 	}
 	if len(areas.late) == lateMost {

@@ -276,10 +276,20 @@ func TestFind(t *testing.T) {
 	fault.Add(b)
 	is(2000, b)
 	fault.Unguarded(inner)
+	fault.Remove(b, func() *fault.Area { return late })
+	fault.Remove(b, func() *fault.Area { return b }) // which it is no longer
+	is(2000, late)
 	for range 100 {
-		fault.Remove(b, func() *fault.Area { return &fault.Area{Lo: 5000, Hi: 6000} })
+		fault.Add(a)
+		fault.Remove(a, nil)
+	}
+	is(2000, late)
+	for range 100 {
+		fault.Add(a)
+		fault.Remove(a, func() *fault.Area { return &fault.Area{Lo: 5000, Hi: 6000} })
 	}
 	is(2000, nil)
+	fault.Add(b)
 	fault.Remove(b, func() *fault.Area { return late })
 	is(2000, late)
 	fault.Unguarded(outer)
