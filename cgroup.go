@@ -204,8 +204,7 @@ func overfull(groups []limits.Cgroup, need, others room) (full *cgroupError) {
 func (e *extent) absentBytes(runs []lockset.Run) (n int64) {
 	for _, run := range runs {
 		at, end := e.base+int(run.Lo), e.base+int(run.Hi)
-		there := 0
-		if e.space.Present(at, end-at, func(lo, hi int) { there += hi - lo }) == nil {
+		if there, err := e.space.CountPresent(at, end-at); err == nil {
 			n += int64(end - at - there)
 			continue
 		}

@@ -10,6 +10,8 @@ func (s *Space) swapped(int) bool { return false }
 
 func (s *Space) firstPresent(at, n int) (int, error) { return 0, ErrUnsupported }
 
+func (s *Space) countPresent(at, n int) (int, error) { return 0, ErrUnsupported }
+
 func (s *Space) present(at, n int, run func(lo, hi int)) error { return ErrUnsupported }
 
 func (s *Space) copies(at, n int, run func(lo, hi int, present bool)) error { return ErrUnsupported }

@@ -248,6 +248,13 @@ func (s *Space) Incore(at, n int, run func(lo, hi int)) error {
 // Linux 6.7: PAGEMAP_SCAN.
 func (s *Space) Present(at, n int, run func(lo, hi int)) error { return s.present(at, n, run) }
 
+// CountPresent returns how many bytes of whole pages of a part of the Space are mapped
+// in. ErrUnsupported where the kernel does not tell.
+//
+// Linux: PAGEMAP_SCAN of 6.7, before that /proc/self/pagemap, which counts the shared
+// page of zeroes as well.
+func (s *Space) CountPresent(at, n int) (int, error) { return s.countPresent(at, n) }
+
 // FirstPresent returns the first page of a part of the Space that is mapped in, or
 // -1. ErrUnsupported where the kernel does not tell.
 //

@@ -119,6 +119,29 @@ func (s *Space) present(at, n int, run func(lo, hi int)) error {
 	return s.scanRuns(at, n, pageIsZero, pageIsPresent|pageIsZero, 0, func(lo, hi int, _ uint64) { run(lo, hi) })
 }
 
+func (s *Space) countPresent(at, n int) (sum int, err error) {
+	told := false
+	err = s.present(at, n, func(lo, hi int) {
+		told = true
+		sum += hi - lo
+	})
+	if err == nil || told {
+		return sum, err
+	}
+	fd, err := procPagemap()
+	if err != nil {
+		return 0, ErrUnsupported // if only for now: callers have other ways
+	}
+	ps := unix.Getpagesize()
+	err = s.entries(fd, at, roundUp(n), func(_ int, entry uint64) bool {
+		if entry&entryPresent != 0 {
+			sum += ps
+		}
+		return true
+	})
+	return sum, err
+}
+
 func (s *Space) copies(at, n int, run func(lo, hi int, present bool)) error {
 	told := false
 	err := s.scanRuns(at, n, pageIsFile, pageIsFile, pageIsPresent|pageIsSwapped, func(lo, hi int, categories uint64) {

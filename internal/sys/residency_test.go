@@ -167,6 +167,11 @@ func TestIncore(t *testing.T) {
 	if !slices.Equal(found, []int{1, 2}) {
 		t.Errorf("mincore: pages %v", found)
 	}
+	for _, c := range [][3]int{{0, 4, 2}, {0, 1, 0}, {2, 2, 1}} {
+		if got, err := s.CountPresent(c[0]*ps, c[1]*ps); err != nil || got != c[2]*ps {
+			t.Errorf("of %d pages from %d: %d bytes, %v, want %d", c[1], c[0], got, err, c[2]*ps)
+		}
+	}
 	found = nil
 	err = s.Present(0, 4*ps, collect)
 	lacks(t, err, "a call that tells what is mapped in")
