@@ -281,9 +281,12 @@ func (s *storm) reopen(r *rand.Rand) {
 		f.File, err = mmapio.Anonymous(stormKept*pageSize, &mmapio.Options{Reserve: reserve})
 	} else {
 		f.first = r.Int64N(2)
-		f.File, err = mmapio.OpenFile(s.path, &mmapio.Options{
-			Mode: mmapio.ReadWrite, Reserve: reserve, Offset: f.first * pageSize, Sparse: r.IntN(2) == 0,
-		})
+		o := &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: reserve, Offset: f.first * pageSize, Sparse: r.IntN(2) == 0}
+		f.File, err = mmapio.OpenFile(s.path, o)
+		// Where no mapping is longer than its file, others may cut that in between.
+		for try := 0; errors.Is(err, io.ErrUnexpectedEOF) && try < 100; try++ {
+			f.File, err = mmapio.OpenFile(s.path, o)
+		}
 	}
 	if err != nil {
 		s.t.Errorf("reopen: %v", err)

@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strconv"
@@ -34,8 +35,14 @@ func unixPath(t testing.TB, path string) string {
 // truncateBelow has truncate(1) do it. "start" runs programs that are not Windows', and does not always wait for them.
 func truncateBelow(t testing.TB, path string, size int64) {
 	t.Helper()
-	out, err := exec.Command("start.exe", "/wait", "/unix", "/usr/bin/truncate", "-s", strconv.FormatInt(size, 10),
-		unixPath(t, path)).CombinedOutput()
+	start := func() ([]byte, error) {
+		return exec.Command("start.exe", "/wait", "/unix", "/usr/bin/truncate", "-s", strconv.FormatInt(size, 10),
+			unixPath(t, path)).CombinedOutput()
+	}
+	out, err := start()
+	for try := 0; errors.Is(err, windows.ERROR_INTERNAL_ERROR) && try < 3; try++ {
+		out, err = start() // Wine could not begin it, now and then
+	}
 	if err != nil {
 		t.Fatalf("start /unix truncate: %v\n%s", err, out)
 	}

@@ -168,6 +168,9 @@ func TestIncore(t *testing.T) {
 		t.Errorf("mincore: pages %v", found)
 	}
 	for _, c := range [][3]int{{0, 4, 2}, {0, 1, 0}, {2, 2, 1}} {
+		if prove.Missing(prove.Pagemap) != "" {
+			break // as under an emulator, which passes it on in another order of bytes
+		}
 		if got, err := s.CountPresent(c[0]*ps, c[1]*ps); err != nil || got != c[2]*ps {
 			t.Errorf("of %d pages from %d: %d bytes, %v, want %d", c[1], c[0], got, err, c[2]*ps)
 		}
