@@ -209,7 +209,7 @@ func RaiseLockLimit() (LockLimits, error) {
 type locker struct {
 	mu    sync.RWMutex // held while the kernel's locks change; taken after File.mu
 	few   sync.Mutex   // guards the set for those who have mu as readers, see pinbeside.go
-	busy  [busyMost]pages
+	busy  []pages
 	set   *lockset.Set
 	stuck bool // pages are held that nothing wants, see letGo
 	apart int  // how often pages beside a change may have left, see keepIn

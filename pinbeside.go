@@ -33,10 +33,15 @@ func (l *locker) begin(lo, hi int64) (slot int, ok bool) {
 			slot = i
 		}
 	}
-	if slot < 0 {
+	switch {
+	case slot >= 0:
+		l.busy[slot] = pages{lo, hi}
+	case len(l.busy) < busyMost:
+		slot = len(l.busy)
+		l.busy = append(l.busy, pages{lo, hi})
+	default:
 		return 0, false
 	}
-	l.busy[slot] = pages{lo, hi}
 	return slot, true
 }
 
