@@ -81,15 +81,11 @@ func (f *File) pinBeside(off, n int64) *Pin {
 	if !l.idle(p.lo, p.hi) {
 		return nil
 	}
-	run := lockset.Run{Lo: p.lo, Hi: p.hi}
-	switch {
-	case l.alone(run, 0):
-	case l.set.Covered(lo, hi, lockset.Now):
+	if l.set.Covered(lo, hi, lockset.Now) {
 		return &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
-	default:
-		return nil
 	}
-	if hi-lo > few || !sys.LocksOnFault() || !g.mem.known(run) || l.mapRoom(1) != nil {
+	run := lockset.Run{Lo: p.lo, Hi: p.hi}
+	if hi-lo > few || !sys.LocksOnFault() || !g.mem.known(run) || !l.alone(run, 0) || l.mapRoom(1) != nil {
 		return nil
 	}
 	slot, ok := l.begin(p.lo, p.hi)
