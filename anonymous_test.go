@@ -2,6 +2,7 @@ package mmapio_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
@@ -83,7 +84,7 @@ func TestAnonymousLeavesNoArea(t *testing.T) {
 func TestAnonymousGrowsBetweenGuards(t *testing.T) {
 	needMaps(t)
 	if !reserves {
-		t.Skip("no address space is reserved here")
+		t.Skip(runtime.GOOS + ": no address space is reserved there")
 	}
 	for _, o := range []mmapio.Options{{}, {Reserve: 4 * pageSize}, {Reserve: 4 * pageSize, HugePages: true}} {
 		f := opened(t)(mmapio.Anonymous(pageSize, &o))

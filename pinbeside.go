@@ -2,8 +2,10 @@ package mmapio
 
 import (
 	"runtime"
+	"slices"
 
 	"github.com/mmapio/mmapio/internal/lockset"
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -13,7 +15,7 @@ import (
 // change of a few pages, when nothing but these pages is at stake, shares the books:
 //
 //   - mu is held as by a reader, so that everybody else finds no such change half-done;
-//   - locker.few guards the set meanwhile, and is not held in a system call;
+//   - locker.books guards the set meanwhile, and is not held in a system call;
 //   - locker.busy has the pages, so that no two changes of the same page meet.
 //
 // What is not so simple, or fails, is left to the way that all others go.
@@ -22,48 +24,36 @@ import (
 const busyMost = 8
 
 // begin takes pages for a change, if nobody else is changing any of them. The caller
-// holds few.
-func (l *locker) begin(lo, hi int64) (slot int, ok bool) {
-	slot = -1
-	for i, b := range l.busy {
-		if b.lo < hi && lo < b.hi {
-			return 0, false
-		}
-		if b.hi == 0 {
-			slot = i
-		}
+// holds books.
+func (l *locker) begin(run lockset.Run) (slot int, ok bool) {
+	if !l.unchanging(run) {
+		return 0, false
 	}
+	slot = slices.Index(l.busy, lockset.Run{})
 	switch {
 	case slot >= 0:
-		l.busy[slot] = pages{lo, hi}
+		l.busy[slot] = run
 	case len(l.busy) < busyMost:
 		slot = len(l.busy)
-		l.busy = append(l.busy, pages{lo, hi})
+		l.busy = append(l.busy, run)
 	default:
 		return 0, false
 	}
 	return slot, true
 }
 
-// idle reports whether nobody is changing any of some pages. The caller holds few.
-func (l *locker) idle(lo, hi int64) bool {
+// unchanging reports whether nobody is changing any of some pages. The caller holds
+// books.
+func (l *locker) unchanging(run lockset.Run) bool {
 	for _, b := range l.busy {
-		if b.lo < hi && lo < b.hi {
+		if b.Lo < run.Hi && run.Lo < b.Hi {
 			return false
 		}
 	}
 	return true
 }
 
-func (l *locker) end(slot int) { l.busy[slot] = pages{} }
-
-// pages are those of [lo, hi), which starts and ends with one.
-type pages struct{ lo, hi int64 }
-
-func pagesAround(lo, hi int64) pages {
-	ps := int64(sys.PageSize())
-	return pages{lo &^ (ps - 1), (hi + ps - 1) &^ (ps - 1)}
-}
+func (l *locker) end(slot int) { l.busy[slot] = lockset.Run{} }
 
 // pinBeside is Pin where the pages are locked already, or are a few of which none is
 // and all were seen in memory a moment ago. Else it returns nil and has done nothing.
@@ -71,40 +61,40 @@ func (f *File) pinBeside(off, n int64) *Pin {
 	l := &f.locks
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	l.few.Lock()
-	defer l.few.Unlock()
+	l.books.Lock()
+	defer l.books.Unlock()
 	g, lo, hi, err := f.lockRange("pin", off, n)
 	if err != nil || n == 0 {
 		return nil
 	}
-	p := pagesAround(lo, hi)
-	if !l.idle(p.lo, p.hi) {
+	var run lockset.Run
+	run.Lo, run.Hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
+	if !l.unchanging(run) {
 		return nil
 	}
 	if l.set.Covered(lo, hi, lockset.Now) {
 		return &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
 	}
-	run := lockset.Run{Lo: p.lo, Hi: p.hi}
 	if hi-lo > few || !sys.LocksOnFault() || !g.mem.known(run) || !l.alone(run, 0) || l.mapRoom(1) != nil {
 		return nil
 	}
-	slot, ok := l.begin(p.lo, p.hi)
+	slot, ok := l.begin(run)
 	if !ok {
 		return nil
 	}
 	// It stands in the books before it is done, for those who look beside.
 	mark := l.set.Pin(lo, hi, lockset.Now)
-	l.set.Hold(p.lo, p.hi, lockset.Now)
+	l.set.Hold(run.Lo, run.Hi, lockset.Now)
 	f.hasLocked()
 	f.recountOne(g, run, 1)
-	l.few.Unlock()
-	err = g.mem.space.Lock(g.mem.base+int(p.lo), int(p.hi-p.lo))
+	l.books.Unlock()
+	err = g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
 	done := err == nil && g.mem.touch(run)
 	if !done {
 		err = f.kernelUnlock(g, run) // also of what was refused: a part may be locked
 	}
 	runtime.KeepAlive(g)
-	l.few.Lock()
+	l.books.Lock()
 	l.end(slot)
 	if done {
 		return &Pin{f: f, in: l.set, mark: mark}
@@ -114,7 +104,7 @@ func (f *File) pinBeside(off, n int64) *Pin {
 		l.stuck = true // as in letGo
 		return nil
 	}
-	l.set.Hold(p.lo, p.hi, lockset.None)
+	l.set.Hold(run.Lo, run.Hi, lockset.None)
 	f.recountOne(g, run, -1)
 	return nil
 }
@@ -144,8 +134,8 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 	f, l := p.f, &p.f.locks
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	l.few.Lock()
-	defer l.few.Unlock()
+	l.books.Lock()
+	defer l.books.Unlock()
 	if l.set != p.in {
 		return 0, 0 // released already, or the File was closed and the lock went with it
 	}
@@ -167,14 +157,14 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 	if len(excess) > 1 || run.Level != lockset.None || !l.alone(run, 1) {
 		return lo, hi
 	}
-	slot, ok := l.begin(run.Lo, run.Hi)
+	slot, ok := l.begin(run)
 	if !ok {
 		return lo, hi
 	}
 	g := f.cur.Load()
-	l.few.Unlock()
+	l.books.Unlock()
 	err := f.kernelUnlock(g, run)
-	l.few.Lock()
+	l.books.Lock()
 	l.end(slot)
 	if err != nil {
 		l.stuck = true
