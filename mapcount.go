@@ -1,7 +1,6 @@
 package mmapio
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,21 +13,23 @@ import (
 // to lock a page.
 var maxMaps maxMapCount
 
-type maxMapCount struct {
-	mu    sync.Mutex
+type maxMapCount struct{ last atomic.Pointer[mapCount] }
+
+type mapCount struct {
 	at    time.Time
 	value int64
 	err   error
 }
 
 func (m *maxMapCount) get() (int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(m.at) > time.Second || m.at.IsZero() {
-		m.value, m.err = limits.MaxMapCount()
-		m.at = now
+	now := time.Now()
+	c := m.last.Load()
+	if c == nil || now.Sub(c.at) > time.Second {
+		c = &mapCount{at: now}
+		c.value, c.err = limits.MaxMapCount()
+		m.last.Store(c)
 	}
-	return m.value, m.err
+	return c.value, c.err
 }
 
 // splits is how many mappings the locks and the advice of all Files have cost.
