@@ -192,17 +192,24 @@ func TestHugeZeroPageIsNotPresent(t *testing.T) {
 
 func TestPagesAfterUnmap(t *testing.T) {
 	Need(t, Pagemap)
-	b := mapped(t, -1, 2*pageSize, rw, private)
-	fill(b)
-	lock(t, b)
-	AssertHeld(t, b)
-	if err := syscall.Munmap(b); err != nil {
-		t.Fatal(err)
+	var seen []VMA
+	for range 10 { // the runtime may map something there at once, but not each time
+		b := mapped(t, -1, 2*pageSize, rw, private)
+		fill(b)
+		lock(t, b)
+		AssertHeld(t, b)
+		if err := syscall.Munmap(b); err != nil {
+			t.Fatal(err)
+		}
+		if seen = Mappings(t, b); len(seen) > 0 {
+			continue
+		}
+		AssertNotHeld(t, b)
+		if Count(PresentPages(t, b)) == 0 {
+			return
+		}
 	}
-	AssertNotHeld(t, b)
-	if len(Mappings(t, b)) != 0 || Count(PresentPages(t, b)) != 0 {
-		t.Error("unmapped, but seen:", Mappings(t, b))
-	}
+	t.Error("unmapped, but seen:", seen)
 }
 
 func TestMappingOfFile(t *testing.T) {
