@@ -56,13 +56,20 @@ func (s *source) crowd(n int64) bool {
 // ok is false if that is not to be had.
 func (s *source) begin(p []byte, at int64) (n int, ok bool) {
 	failpoint("crowd") //nolint:errcheck // tests count
+	n, ok = s.readAtOnce(p, at)
+	if ok && n < len(p) {
+		runtime.Gosched()
+	}
+	return n, ok
+}
+
+// readAtOnce reads what of p is in memory, and has the kernel begin to read the rest.
+// ok is false if that is not to be had, now and later.
+func (s *source) readAtOnce(p []byte, at int64) (n int, ok bool) {
 	n, err := sys.ReadAtOnce(s.file, p, at)
 	if errors.Is(err, errors.ErrUnsupported) {
 		s.waits.Store(true)
 		return 0, false
-	}
-	if n < len(p) {
-		runtime.Gosched()
 	}
 	return n, true
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"io/fs"
 	"strconv"
-	"sync"
 	"sync/atomic"
 
+	"github.com/mmapio/mmapio/internal/beside"
 	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/sys"
@@ -207,9 +207,7 @@ func RaiseLockLimit() (LockLimits, error) {
 // A locker keeps the books of a File's locks and pins. Offsets in its set
 // count from the page that holds the first mapped byte.
 type locker struct {
-	mu    sync.RWMutex  // held while the kernel's locks change; taken after File.mu
-	books sync.Mutex    // guards the set for those who have mu as readers, see pinbeside.go
-	busy  []lockset.Run // what they are changing
+	mu    beside.Lock // held while the kernel's locks change; taken after File.mu
 	set   *lockset.Set
 	stuck bool // pages are held that nothing wants, see letGo
 	apart int  // how often pages beside a change may have left, see keepIn

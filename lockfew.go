@@ -72,7 +72,7 @@ func (e *extent) touchKnown(runs []lockset.Run) bool {
 		}
 	}
 	for _, run := range runs {
-		if !e.touch(run) {
+		if !e.touch(run, false) {
 			return false
 		}
 	}
@@ -87,7 +87,15 @@ func (e *extent) known(run lockset.Run) bool {
 }
 
 // touch loads from each page of a run, and tells whether they are there: it takes less
-// time than a system call, and has them mapped as well.
-func (e *extent) touch(run lockset.Run) bool {
-	return fault.Touch(e.space.Bytes(e.base+int(run.Lo), int(run.Hi-run.Lo)), sys.PageSize(), false) < 0
+// time than a system call, and has them mapped as well. They are known then, if they
+// were not.
+func (e *extent) touch(run lockset.Run, unknown bool) bool {
+	shrinks := e.shrinks.Load()
+	if fault.Touch(e.space.Bytes(e.base+int(run.Lo), int(run.Hi-run.Lo)), sys.PageSize(), false) >= 0 {
+		return false
+	}
+	if unknown {
+		e.found(&e.resident, int(run.Lo>>pageShift), int((run.Hi-1)>>pageShift), shrinks)
+	}
+	return true
 }

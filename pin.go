@@ -19,9 +19,16 @@ type Pin struct {
 // until Release or Close. To pin what is locked or pinned already makes no
 // system call. Errors are as with Lock. A Pin that is never released ends with
 // its File; what a shrink cuts off is no longer pinned.
+//
+// The calls are those of Lock. On Linux preadv2(2) with RWF_NOWAIT tells of a page or
+// two whether they are in the page cache, so that a load is enough.
 func (f *File) Pin(off, n int64) (*Pin, error) {
 	const op = "pin"
-	if p := f.pinBeside(off, n); p != nil {
+	p, unseen := f.pinBeside(off, n, false)
+	if unseen && f.inCache(off, n) {
+		p, _ = f.pinBeside(off, n, true)
+	}
+	if p != nil {
 		return p, nil
 	}
 	l := &f.locks
@@ -45,7 +52,7 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pin{f: f}
+	p = &Pin{f: f}
 	call := lockCall{op: op, off: off, n: n, level: lockset.Now}
 	err = f.lockWindows(context.Background(), &call, func(lo, hi int64) {
 		p.in, p.mark = l.set, l.set.Pin(lo, hi, lockset.Now)

@@ -2,111 +2,91 @@ package mmapio
 
 import (
 	"runtime"
-	"slices"
 
+	"github.com/mmapio/mmapio/internal/beside"
 	"github.com/mmapio/mmapio/internal/lockset"
 	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
-// Changes of the kernel's locks go one after another: whoever makes one has the books
-// (locker.mu) for himself. But many goroutines that pin a page each spent more time to
-// be woken for their turn than in the kernel, which does such calls side by side. So a
-// change of a few pages, when nothing but these pages is at stake, shares the books:
-//
-//   - mu is held as by a reader, so that everybody else finds no such change half-done;
-//   - locker.books guards the set meanwhile, and is not held in a system call;
-//   - locker.busy has the pages, so that no two changes of the same page meet.
-//
-// What is not so simple, or fails, is left to the way that all others go.
+// A pin of a few pages, and its release, when nothing but these pages is at stake, is a
+// change that goes beside others. What is not so simple, or fails, is left to the way
+// that all others go.
 
-// busyMost is how many changes are made side by side, at most.
-const busyMost = 8
+// kernelTurn is for the system calls of such changes, of all Files.
+var kernelTurn beside.Turn
 
-// begin takes pages for a change, if nobody else is changing any of them. The caller
-// holds books.
-func (l *locker) begin(run lockset.Run) (slot int, ok bool) {
-	if !l.unchanging(run) {
-		return 0, false
+// pinBeside is Pin where the pages are locked already, or are a few of which none is
+// and all were seen in memory: within the last second, or by the caller, if seen. Else
+// it returns nil and has done nothing; unseen, if to see them was all that it wanted.
+func (f *File) pinBeside(off, n int64, seen bool) (p *Pin, unseen bool) {
+	l := &f.locks
+	l.mu.LockBeside()
+	g, lo, hi, err := f.lockRange("pin", off, n)
+	if err != nil || n == 0 {
+		l.mu.Unlock()
+		return nil, false
 	}
-	slot = slices.Index(l.busy, lockset.Run{})
+	var run lockset.Run
+	run.Lo, run.Hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
+	var change *beside.Change
 	switch {
-	case slot >= 0:
-		l.busy[slot] = run
-	case len(l.busy) < busyMost:
-		slot = len(l.busy)
-		l.busy = append(l.busy, run)
+	case l.mu.Changing(run.Lo, run.Hi):
+	case l.set.Covered(lo, hi, lockset.Now):
+		p = &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
+	case hi-lo > few || !sys.LocksOnFault() || !l.alone(run, 0) || l.mapRoom(1) != nil:
+	case seen || g.mem.known(run):
+		change = l.mu.Begin(run.Lo, run.Hi)
 	default:
-		return 0, false
+		unseen = true
 	}
-	return slot, true
+	if change == nil {
+		l.mu.Unlock()
+		return p, unseen
+	}
+	// It stands in the books before it is done, for those who look beside.
+	p = &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
+	f.holdBeside(g, run, lockset.Now)
+	f.hasLocked()
+	l.mu.Unlock()
+	err = kernelTurn.Run(func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) })
+	if err == nil && g.mem.touch(run, seen) {
+		l.mu.End(change)
+		runtime.KeepAlive(g)
+		return p, false
+	}
+	err = f.kernelUnlock(g, run) // also of what was refused: a part may be locked
+	runtime.KeepAlive(g)
+	l.mu.LockBeside()
+	l.set.Unpin(p.mark)
+	if err == nil {
+		f.holdBeside(g, run, lockset.None)
+	} else {
+		l.stuck = true // as in letGo
+	}
+	l.mu.Unlock()
+	l.mu.End(change)
+	return nil, false
 }
 
-// unchanging reports whether nobody is changing any of some pages. The caller holds
-// books.
-func (l *locker) unchanging(run lockset.Run) bool {
-	for _, b := range l.busy {
-		if b.Lo < run.Hi && run.Lo < b.Hi {
+// inCache reports whether the page cache has a page or two, of which nothing is known;
+// if not, the system has begun to read them.
+func (f *File) inCache(off, n int64) bool {
+	s, ps := f.src, int64(sys.PageSize())
+	if s.file == nil || s.mode == CopyOnWrite || s.waits.Load() || s.readsOf() != sys.ReadsPages {
+		return false
+	}
+	lo, hi, ok := page.Outward(s.off+off, s.off+off+n, ps)
+	if !ok || hi-lo > 2*ps {
+		return false
+	}
+	var b [1]byte
+	for ; lo < hi; lo += ps {
+		if n, ok := s.readAtOnce(b[:], lo); n == 0 || !ok {
 			return false
 		}
 	}
 	return true
-}
-
-func (l *locker) end(slot int) { l.busy[slot] = lockset.Run{} }
-
-// pinBeside is Pin where the pages are locked already, or are a few of which none is
-// and all were seen in memory a moment ago. Else it returns nil and has done nothing.
-func (f *File) pinBeside(off, n int64) *Pin {
-	l := &f.locks
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	l.books.Lock()
-	defer l.books.Unlock()
-	g, lo, hi, err := f.lockRange("pin", off, n)
-	if err != nil || n == 0 {
-		return nil
-	}
-	var run lockset.Run
-	run.Lo, run.Hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
-	if !l.unchanging(run) {
-		return nil
-	}
-	if l.set.Covered(lo, hi, lockset.Now) {
-		return &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
-	}
-	if hi-lo > few || !sys.LocksOnFault() || !g.mem.known(run) || !l.alone(run, 0) || l.mapRoom(1) != nil {
-		return nil
-	}
-	slot, ok := l.begin(run)
-	if !ok {
-		return nil
-	}
-	// It stands in the books before it is done, for those who look beside.
-	mark := l.set.Pin(lo, hi, lockset.Now)
-	l.set.Hold(run.Lo, run.Hi, lockset.Now)
-	f.hasLocked()
-	f.recountOne(g, run, 1)
-	l.books.Unlock()
-	err = g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo))
-	done := err == nil && g.mem.touch(run)
-	if !done {
-		err = f.kernelUnlock(g, run) // also of what was refused: a part may be locked
-	}
-	runtime.KeepAlive(g)
-	l.books.Lock()
-	l.end(slot)
-	if done {
-		return &Pin{f: f, in: l.set, mark: mark}
-	}
-	l.set.Unpin(mark)
-	if err != nil {
-		l.stuck = true // as in letGo
-		return nil
-	}
-	l.set.Hold(run.Lo, run.Hi, lockset.None)
-	f.recountOne(g, run, -1)
-	return nil
 }
 
 // alone reports whether of the pages of a run and the two beside it so many runs are held:
@@ -117,14 +97,19 @@ func (l *locker) alone(run lockset.Run, runs int) bool {
 	return len(held) == runs && (runs == 0 || held[0].Lo == run.Lo && held[0].Hi == run.Hi)
 }
 
-// recountOne is recount after a run has been held, or no longer is, that is alone.
-func (f *File) recountOne(g *generation, run lockset.Run, runs int64) {
+// holdBeside has a run held, or no longer, that is alone.
+func (f *File) holdBeside(g *generation, run lockset.Run, level lockset.Level) {
+	f.locks.set.Hold(run.Lo, run.Hi, level)
 	if run.Lo == 0 || run.Hi >= g.mem.mapped.Load() {
 		f.recount(g)
 		return
 	}
-	f.src.extra.Add(2 * runs)
-	splits.Add(2 * runs)
+	cuts := int64(2)
+	if level == lockset.None {
+		cuts = -cuts
+	}
+	f.src.extra.Add(cuts)
+	splits.Add(cuts)
 }
 
 // releaseBeside takes a pin out of the books, and lets its pages go if that is simple:
@@ -132,45 +117,46 @@ func (f *File) recountOne(g *generation, run lockset.Run, runs int64) {
 // still to be let go.
 func (p *Pin) releaseBeside() (lo, hi int64) {
 	f, l := p.f, &p.f.locks
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	l.books.Lock()
-	defer l.books.Unlock()
+	l.mu.LockBeside()
 	if l.set != p.in {
+		l.mu.Unlock()
 		return 0, 0 // released already, or the File was closed and the lock went with it
 	}
 	p.in = nil
 	lo, hi = p.mark.Range()
 	l.set.Unpin(p.mark)
 	if l.stuck {
+		l.mu.Unlock()
 		return lo, hi
 	}
-	if l.set.WantedAll(lo, hi, lockset.Now) {
-		return 0, 0
-	}
 	var room [2]lockset.Run
-	excess := l.set.Excess(room[:0], lo, hi)
+	var excess []lockset.Run
+	if !l.set.WantedAll(lo, hi, lockset.Now) {
+		excess = l.set.Excess(room[:0], lo, hi)
+	}
 	if len(excess) == 0 {
+		l.mu.Unlock()
 		return 0, 0
 	}
 	run := excess[0]
-	if len(excess) > 1 || run.Level != lockset.None || !l.alone(run, 1) {
+	var change *beside.Change
+	if len(excess) == 1 && run.Level == lockset.None && !l.mu.Changing(run.Lo, run.Hi) && l.alone(run, 1) {
+		change = l.mu.Begin(run.Lo, run.Hi)
+	}
+	if change == nil {
+		l.mu.Unlock()
 		return lo, hi
 	}
-	slot, ok := l.begin(run)
-	if !ok {
-		return lo, hi
-	}
+	// Nobody else comes to these pages before the change is over.
 	g := f.cur.Load()
-	l.books.Unlock()
-	err := f.kernelUnlock(g, run)
-	l.books.Lock()
-	l.end(slot)
-	if err != nil {
+	f.holdBeside(g, run, lockset.None)
+	l.mu.Unlock()
+	if err := kernelTurn.Run(func() error { return f.kernelUnlock(g, run) }); err != nil {
+		l.mu.LockBeside()
+		f.holdBeside(g, run, lockset.Now)
 		l.stuck = true
-		return 0, 0
+		l.mu.Unlock()
 	}
-	l.set.Hold(run.Lo, run.Hi, lockset.None)
-	f.recountOne(g, run, -1)
+	l.mu.End(change)
 	return 0, 0
 }

@@ -16,29 +16,72 @@ import (
 	"github.com/mmapio/mmapio/internal/prove"
 )
 
-// A page that was seen in memory a moment ago is locked by one call, without
-// another that brings it in: it is enough to look.
-func TestPinKnownIsOneCall(t *testing.T) {
+// A page that was seen in memory a moment ago is locked by one call, without another
+// that brings it in: it is enough to look. Of a page or two that nothing is known of the
+// page cache is asked, if it is all that a look depends on.
+func TestPinIsFewCalls(t *testing.T) {
 	if raceBuild() {
 		prove.Unable(t, "the race detector makes calls of its own")
 	}
-	prove.NeedE2E(t, prove.Verify, prove.Populating)
-	path, _ := patternFile(t, 64*pageSize)
-	f := mustOpen(t, path, nil)
-	f.Expire()
-	pin := func() {
-		for i := range int64(64) {
-			p, err := f.Pin(i*pageSize, pageSize)
-			check(t, err)
-			check(t, f.VerifyLocked(i*pageSize, pageSize))
-			check(t, p.Release())
-		}
-	}
-	if calls := prove.CountCalls(t, "madvise", pin); calls < 64 {
-		t.Errorf("pages that nothing is known of were asked for %d times, want 64", calls)
-	}
-	if calls := prove.CountCalls(t, "madvise", pin); calls != 0 {
-		t.Errorf("known pages were asked for %d times", calls)
+	prove.NeedE2E(t, prove.Verify, prove.Populating, prove.Disk)
+	const pins = 32
+	// So far behind the start that to read ahead of a fault does not reach back to it.
+	const far = 32 << 20
+	for _, c := range []struct {
+		name   string
+		dir    func(testing.TB) string
+		opts   mmapio.Options
+		pages  int64
+		asks   string // the call that is made for each of so many pages
+		number int
+	}{
+		{name: "one page", pages: 1, asks: "preadv2", number: 1},
+		{name: "two pages", pages: 2, asks: "preadv2", number: 2},
+		{name: "three pages", pages: 3, asks: "madvise", number: 1},
+		{name: "ReadWrite", opts: mmapio.Options{Mode: mmapio.ReadWrite}, pages: 1, asks: "preadv2", number: 1},
+		{name: "Offset", opts: mmapio.Options{Offset: far + 5}, pages: 1, asks: "preadv2", number: 1},
+		{name: "CopyOnWrite", opts: mmapio.Options{Mode: mmapio.CopyOnWrite}, pages: 1, asks: "madvise", number: 1},
+		{name: "DropFD", opts: mmapio.Options{DropFD: true}, pages: 1, asks: "madvise", number: 1},
+		{name: "tmpfs", dir: func(t testing.TB) string { return prove.SmallTmpfs(t, 64<<20) }, pages: 1, asks: "madvise", number: 1}, // may be in swap
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.dir == nil {
+				c.dir = prove.DiskDir
+			}
+			path := prove.NewFile(t, c.dir(t), "f", far+pins*3*pageSize)
+			f := mustOpen(t, path, &c.opts)
+			each := 3 * pageSize
+			pin := func() {
+				for i := range int64(pins - 1) {
+					p, err := f.Pin(i*each, c.pages*pageSize-int64(c.opts.Offset%pageSize))
+					check(t, err)
+					check(t, f.VerifyLocked(i*each, 1))
+					check(t, p.Release())
+				}
+			}
+			forget := func() {
+				f.Expire()
+				f.Expire()         // what was known a moment ago is not, either
+				dropCache(t, path) // but for what is mapped
+			}
+			pin() // the first of a File asks what the file system is
+			for _, call := range []string{"madvise", "preadv2"} {
+				forget()
+				want := 0
+				if call == c.asks {
+					want = (pins - 1) * c.number
+				}
+				if n := prove.CountCalls(t, call, pin); n < want || want == 0 && n > 0 {
+					t.Errorf("pages that nothing is known of: %d calls of %s, want %d", n, call, want)
+				}
+			}
+			pin()
+			for _, call := range []string{"madvise", "preadv2"} {
+				if n := prove.CountCalls(t, call, pin); n != 0 {
+					t.Errorf("known pages: %d calls of %s", n, call)
+				}
+			}
+		})
 	}
 }
 

@@ -16,6 +16,7 @@ const stallPages = 128
 var touchAll = map[string]struct {
 	mode  mmapio.Mode
 	whole bool // touches all in one call, or in its own order
+	calls bool // brings them in by system calls with the mechanism off as well
 	opts  mmapio.Options
 	do    func(f *mmapio.File, off int64) error
 }{
@@ -67,6 +68,13 @@ var touchAll = map[string]struct {
 		defer v.Release()
 		sink += int(v.Slice()[2])
 		return nil
+	}},
+	"Pin": {calls: true, do: func(f *mmapio.File, off int64) error {
+		p, err := f.Pin(off, 1)
+		if err == nil {
+			err = p.Release()
+		}
+		return err
 	}},
 	"Chunks": {whole: true, do: func(f *mmapio.File, _ int64) error {
 		return through(f.Chunks(0, f.Size(), 3*pageSize+1), func(c mmapio.Chunk) error { return touchSlice(c.Data) })
