@@ -49,7 +49,9 @@ func (f *File) pinBeside(off, n int64, seen bool) (p *Pin, unseen bool) {
 	f.holdBeside(g, run, lockset.Now)
 	f.hasLocked()
 	l.mu.Unlock()
-	err = kernelTurn.Run(func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) })
+	if err = failpoint("lock beside"); err == nil {
+		err = kernelTurn.Run(func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) })
+	}
 	if err == nil && g.mem.touch(run, seen) {
 		l.mu.End(change)
 		runtime.KeepAlive(g)
@@ -138,9 +140,9 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 		l.mu.Unlock()
 		return 0, 0
 	}
-	run := excess[0]
+	run := excess[0] // nobody is changing it: that would be wanted, or not held
 	var change *beside.Change
-	if len(excess) == 1 && run.Level == lockset.None && !l.mu.Changing(run.Lo, run.Hi) && l.alone(run, 1) {
+	if len(excess) == 1 && run.Level == lockset.None && l.alone(run, 1) {
 		change = l.mu.Begin(run.Lo, run.Hi)
 	}
 	if change == nil {
@@ -151,7 +153,11 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 	g := f.cur.Load()
 	f.holdBeside(g, run, lockset.None)
 	l.mu.Unlock()
-	if err := kernelTurn.Run(func() error { return f.kernelUnlock(g, run) }); err != nil {
+	err := failpoint("unlock beside")
+	if err == nil {
+		err = kernelTurn.Run(func() error { return f.kernelUnlock(g, run) })
+	}
+	if err != nil {
 		l.mu.LockBeside()
 		f.holdBeside(g, run, lockset.Now)
 		l.stuck = true
