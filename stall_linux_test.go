@@ -96,17 +96,6 @@ func TestNoStallFUSE(t *testing.T) {
 	}
 }
 
-// TestNoStallPin: pages are looked at only once they are in the page cache, be it that
-// they are being read. The file has something on the disk: what is a hole is there at once.
-func TestNoStallPin(t *testing.T) {
-	prove.Need(t, prove.Advice, prove.Disk)
-	path := prove.NewFile(t, prove.DiskDir(t), "file", stallPages*diskStride)
-	dropCache(t, path)
-	if n, _ := stalls(t, "Pin", path, diskStride, false); n != 0 {
-		t.Errorf("%d major faults", n)
-	}
-}
-
 // TestNoFaultAtStores: the first store to a page, which would be a minor fault
 // that may wait for write-back, is none.
 func TestNoFaultAtStores(t *testing.T) {
