@@ -203,6 +203,27 @@ func TestPinKnownCountsMappings(t *testing.T) {
 	}
 }
 
+// So are those of pins that touch: the page that is let go was not alone.
+func TestPinsThatTouchCountMappings(t *testing.T) {
+	prove.Need(t, prove.Populating)
+	path, _ := patternFile(t, 9*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	before := mmapio.Splits()
+	var pins []*mmapio.Pin
+	for _, page := range []int64{3, 5, 4} {
+		p, err := f.Pin(page*pageSize, pageSize)
+		check(t, err)
+		pins = append(pins, p)
+	}
+	for i, want := range []int64{2, 2, 0} { // pages 4 and 5, page 4
+		check(t, pins[i].Release())
+		if n := mmapio.Splits() - before; n != want {
+			t.Errorf("%d mappings are counted when %d pins of 3 are released, want %d", n, i+1, want)
+		}
+	}
+}
+
 // A pin of a known page that the limit refuses leaves nothing, in the books or the kernel.
 var pinOverLimit = prove.Register("pin over limit", func(args []string) int {
 	t := prove.T()
