@@ -36,7 +36,8 @@ import (
 // about it. The kernel then holds for this File just what it held before.
 //
 // mlock2(2) with MLOCK_ONFAULT, then madvise(2) with MADV_POPULATE_READ, or a load of
-// a few pages that were seen in RAM within the last second; elsewhere mlock(2),
+// a few pages that are in RAM: they were seen there within the last second, or
+// preadv2(2) with RWF_NOWAIT finds them in the page cache. Elsewhere mlock(2),
 // VirtualLock.
 func (f *File) Lock(off, n int64) error { return f.lock("lock", off, n) }
 
@@ -238,6 +239,9 @@ func (f *File) lock(op string, off, n int64) error { return f.lockBytes(op, off,
 
 // lockBytes locks [off, off+n), or all that is mapped at the moment.
 func (f *File) lockBytes(op string, off, n int64, all bool) error {
+	if !all && f.lockBeside(off, n, nil) {
+		return nil
+	}
 	l := &f.locks
 	l.mu.Lock()
 	if all {
@@ -246,12 +250,12 @@ func (f *File) lockBytes(op string, off, n int64, all bool) error {
 	g, lo, hi, err := f.lockRange(op, off, n)
 	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
 	if held {
-		l.set.Raise(lo, hi, lockset.Now)
+		l.want(lo, hi, nil)
 	} else if err == nil {
 		var pin lockset.Pin
 		pin, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
 		if held {
-			l.set.Raise(lo, hi, lockset.Now)
+			l.want(lo, hi, nil)
 			l.set.Unpin(pin)
 		}
 	}
@@ -274,17 +278,17 @@ func (f *File) unlock(op string, off, n int64) error { return f.unlockBytes(op, 
 
 func (f *File) unlockBytes(op string, off, n int64, all bool) error {
 	l := &f.locks
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.mu.LockBeside()
 	if all {
 		off, n = 0, f.Size()
 	}
-	g, lo, hi, err := f.lockRange(op, off, n)
+	_, lo, hi, err := f.lockRange(op, off, n)
 	if err != nil {
+		l.mu.Unlock()
 		return err
 	}
 	l.set.Assign(lo, hi, lockset.None)
-	f.letGo(g, lo, hi)
+	f.letGoBeside(lo, hi)
 	return nil
 }
 

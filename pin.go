@@ -19,16 +19,10 @@ type Pin struct {
 // until Release or Close. To pin what is locked or pinned already makes no
 // system call. Errors are as with Lock. A Pin that is never released ends with
 // its File; what a shrink cuts off is no longer pinned.
-//
-// The calls are those of Lock. On Linux preadv2(2) with RWF_NOWAIT tells of a page or
-// two whether they are in the page cache, so that a load is enough.
 func (f *File) Pin(off, n int64) (*Pin, error) {
 	const op = "pin"
-	p, unseen := f.pinBeside(off, n, false)
-	if unseen && f.inCache(off, n) {
-		p, _ = f.pinBeside(off, n, true)
-	}
-	if p != nil {
+	p := &Pin{f: f}
+	if f.lockBeside(off, n, p) {
 		return p, nil
 	}
 	l := &f.locks
@@ -38,25 +32,21 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 		err = f.within(op, g, off, n)
 	}
 	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
-	var mark lockset.Pin
 	if held {
-		mark = l.set.Pin(lo, hi, lockset.Now)
+		l.want(lo, hi, p)
 	} else if err == nil {
-		mark, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
+		p.mark, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
+		p.in = l.set
 	}
-	set := l.set
 	l.mu.Unlock()
 	if held {
-		return &Pin{f: f, in: set, mark: mark}, nil
+		return p, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	p = &Pin{f: f}
 	call := lockCall{op: op, off: off, n: n, level: lockset.Now}
-	err = f.lockWindows(context.Background(), &call, func(lo, hi int64) {
-		p.in, p.mark = l.set, l.set.Pin(lo, hi, lockset.Now)
-	})
+	err = f.lockWindows(context.Background(), &call, func(lo, hi int64) { l.want(lo, hi, p) })
 	if err != nil {
 		return nil, err
 	}
@@ -67,12 +57,15 @@ func (f *File) Pin(off, n int64) (*Pin, error) {
 // more than once, from any goroutine, after Resize and after Close; the error
 // is nil.
 func (p *Pin) Release() error {
-	lo, hi := p.releaseBeside()
-	if lo < hi {
-		f, l := p.f, &p.f.locks
-		l.mu.Lock()
-		f.letGo(f.cur.Load(), lo, hi)
+	l := &p.f.locks
+	l.mu.LockBeside()
+	if l.set != p.in {
 		l.mu.Unlock()
+		return nil // released already, or the File was closed and the lock went with it
 	}
+	p.in = nil
+	lo, hi := p.mark.Range()
+	l.set.Unpin(p.mark)
+	p.f.letGoBeside(lo, hi)
 	return nil
 }

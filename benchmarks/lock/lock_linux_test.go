@@ -180,7 +180,8 @@ func TestFigures(t *testing.T) {
 			compare(t, 1.25, func() {}, ours(path, lockAll), mlock(path))
 		})
 	}
-	t.Run("10000 pins, 8 goroutines", pins)
+	t.Run("10000 pins, 8 goroutines", func(t *testing.T) { pages(t, pin) })
+	t.Run("10000 locks, 8 goroutines", func(t *testing.T) { pages(t, lock) })
 	t.Run("ticker while 4 GiB come", ticker)
 }
 
@@ -209,7 +210,19 @@ func readRandom(t testing.TB, path string) {
 }
 
 // pins makes and releases pins of a page at random places.
-func pins(t *testing.T) {
+func pin(t testing.TB, f *mmapio.File, off int64) {
+	p, err := f.Pin(off, 4096)
+	check(t, err)
+	check(t, p.Release())
+}
+
+func lock(t testing.TB, f *mmapio.File, off int64) {
+	check(t, f.Lock(off, 4096))
+	check(t, f.Unlock(off, 4096))
+}
+
+// pages locks pages at random places and lets each go at once.
+func pages(t *testing.T, page func(t testing.TB, f *mmapio.File, off int64)) {
 	const n, goroutines = 10_000, 8
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, gib)
@@ -239,11 +252,7 @@ func pins(t *testing.T) {
 	}
 	compare(t, 1, func() {},
 		side{"mmapio", func(t testing.TB) time.Duration {
-			return each(func(off int64) {
-				p, err := f.Pin(off, 4096)
-				check(t, err)
-				check(t, p.Release())
-			})
+			return each(func(off int64) { page(t, f, off) })
 		}},
 		side{"mlock(2) and munlock(2)", func(t testing.TB) time.Duration {
 			return each(func(off int64) {

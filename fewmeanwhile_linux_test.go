@@ -46,37 +46,53 @@ func mustPin(t *testing.T, f *mmapio.File, off, n int64) *mmapio.Pin {
 	return p
 }
 
-// While a pin or its release is under way, those of other pages are made, and whoever
-// wants one of the same pages, or all, waits.
-func TestPinMeanwhile(t *testing.T) {
+// While a page is locked or let go, the same is done to others, and whoever wants that
+// one, or all, waits.
+func TestFewMeanwhile(t *testing.T) {
 	prove.Need(t, prove.Pagemap, prove.Verify)
-	for _, change := range []string{"lock beside", "unlock beside"} {
-		t.Run(change, func(t *testing.T) {
+	for _, c := range []struct {
+		name, change string
+		lock         bool
+	}{
+		{"pin", "lock beside", false}, {"release", "unlock beside", false},
+		{"lock", "lock beside", true}, {"unlock", "unlock beside", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			path, _ := patternFile(t, 64*pageSize)
 			f := mustOpen(t, path, nil)
 			check(t, f.Populate(t.Context(), 0, f.Size()))
-			pinned := make(chan *mmapio.Pin, 4)
-			begin := func(do func() (*mmapio.Pin, error)) <-chan struct{} {
+			// hold has some bytes held, and returns what lets them go.
+			hold := func(off, n int64) (letGo func() error) {
+				if c.lock {
+					check(t, f.Lock(off, n))
+					return func() error { return f.Unlock(off, n) }
+				}
+				p, err := f.Pin(off, n)
+				check(t, err)
+				return p.Release
+			}
+			begin := func(do func()) <-chan struct{} {
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
-					p, err := do()
-					if err != nil {
-						t.Error(err)
-					}
-					pinned <- p
+					do()
 				}()
 				return done
 			}
 			var waiting []<-chan struct{}
-			reached := meanwhile(t, change, func() error {
-				p, err := f.Pin(20*pageSize, pageSize)
-				check(t, err)
-				if !returns(begin(func() (*mmapio.Pin, error) { return nil, p.Release() })) {
-					t.Error("a release of another page waits")
+			pinned := make(chan *mmapio.Pin, 3)
+			reached := meanwhile(t, c.change, func() error {
+				if !returns(begin(func() { check(t, hold(20*pageSize, pageSize)()) })) {
+					t.Error("another page waits")
 				}
 				for _, r := range []mmapio.Range{{Off: 5 * pageSize, Len: 1}, {Off: 6*pageSize - 1, Len: 2}, {Off: 0, Len: f.Size()}} {
-					done := begin(func() (*mmapio.Pin, error) { return f.Pin(r.Off, r.Len) })
+					done := begin(func() {
+						p, err := f.Pin(r.Off, r.Len)
+						if err != nil {
+							t.Error(err)
+						}
+						pinned <- p
+					})
 					waiting = append(waiting, done)
 					if returns(done) {
 						t.Errorf("a pin of [%d, +%d) did not wait", r.Off, r.Len)
@@ -84,35 +100,62 @@ func TestPinMeanwhile(t *testing.T) {
 				}
 				return nil
 			})
-			p, err := f.Pin(5*pageSize, pageSize)
-			check(t, err)
-			check(t, p.Release())
+			check(t, hold(5*pageSize, pageSize)())
 			if !reached() {
-				t.Fatal("the pin did not go beside others")
+				t.Fatal("the change did not go beside others")
 			}
 			for _, done := range waiting {
 				<-done
 			}
 			check(t, f.VerifyLocked(0, f.Size()))
 			heldAs(t, "pinned", f, true, mmapio.Range{Off: 0, Len: f.Size()})
-			for range len(waiting) + 1 {
-				if p := <-pinned; p != nil {
-					check(t, p.Release())
-				}
+			for range waiting {
+				check(t, (<-pinned).Release())
 			}
-			heldAs(t, "released", f, true)
+			heldAs(t, "let go", f, true)
 		})
 	}
 }
 
+// To let go of what is being let go waits until that is done.
+func TestUnlockMeanwhile(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Verify)
+	path, _ := patternFile(t, 64*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	done := make(chan struct{})
+	reached := meanwhile(t, "unlock beside", func() error {
+		go func() {
+			defer close(done)
+			check(t, f.Unlock(5*pageSize, 1))
+		}()
+		if returns(done) {
+			t.Error("unlocked, while the page was still held")
+		}
+		return nil
+	})
+	check(t, mustPin(t, f, 5*pageSize, pageSize).Release())
+	if !reached() {
+		t.Fatal("the release did not go beside others")
+	}
+	<-done
+	heldAs(t, "let go", f, true)
+}
+
 // What the kernel refuses to do beside others is done, or told, as all else is.
-func TestPinRefusedBeside(t *testing.T) {
+func TestFewRefused(t *testing.T) {
 	prove.Need(t, prove.Pagemap, prove.Verify)
 	refused := errors.New("refused")
 	path, _ := patternFile(t, 64*pageSize)
 	f := mustOpen(t, path, nil)
 	check(t, f.Populate(t.Context(), 0, f.Size()))
 	before := mmapio.Splits()
+
+	meanwhile(t, "lock beside", func() error { return refused })
+	check(t, f.Lock(5*pageSize, pageSize))
+	heldAs(t, "locked", f, true, mmapio.Range{Off: 5 * pageSize, Len: pageSize})
+	check(t, f.Unlock(5*pageSize, pageSize))
+	heldAs(t, "unlocked", f, true)
 
 	reached := meanwhile(t, "lock beside", func() error { return refused })
 	p := mustPin(t, f, 5*pageSize, pageSize)

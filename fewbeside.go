@@ -9,23 +9,32 @@ import (
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
-// A pin of a few pages, and its release, when nothing but these pages is at stake, is a
-// change that goes beside others. What is not so simple, or fails, is left to the way
-// that all others go.
+// To lock or pin a few pages, and to let them go, when nothing but these pages is at
+// stake, is a change that goes beside others. What is not so simple, or fails, is left
+// to the way that all others go.
 
 // kernelTurn is for the system calls of such changes, of all Files.
 var kernelTurn beside.Turn
 
-// pinBeside is Pin where the pages are locked already, or are a few of which none is
-// and all were seen in memory: within the last second, or by the caller, if seen. Else
-// it returns nil and has done nothing; unseen, if to see them was all that it wanted.
-func (f *File) pinBeside(off, n int64, seen bool) (p *Pin, unseen bool) {
+// lockBeside locks bytes, or fills in a pin of them, if their pages are locked already,
+// or are a few of which none is and all are in memory. Else it does nothing.
+func (f *File) lockBeside(off, n int64, p *Pin) bool {
+	done, unseen := f.lockKnown(off, n, p, false)
+	if unseen && f.inCache(off, n) {
+		done, _ = f.lockKnown(off, n, p, true)
+	}
+	return done
+}
+
+// lockKnown is lockBeside for pages that were seen in memory: within the last second,
+// or by the caller, if seen. It reports unseen if to see them was all that it wanted.
+func (f *File) lockKnown(off, n int64, p *Pin, seen bool) (done, unseen bool) {
 	l := &f.locks
 	l.mu.LockBeside()
-	g, lo, hi, err := f.lockRange("pin", off, n)
+	g, lo, hi, err := f.lockRange("lock", off, n)
 	if err != nil || n == 0 {
 		l.mu.Unlock()
-		return nil, false
+		return false, false
 	}
 	var run lockset.Run
 	run.Lo, run.Hi, _ = page.Outward(lo, hi, int64(sys.PageSize()))
@@ -33,7 +42,8 @@ func (f *File) pinBeside(off, n int64, seen bool) (p *Pin, unseen bool) {
 	switch {
 	case l.mu.Changing(run.Lo, run.Hi):
 	case l.set.Covered(lo, hi, lockset.Now):
-		p = &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
+		l.want(lo, hi, p)
+		done = true
 	case hi-lo > few || !sys.LocksOnFault() || !l.alone(run, 0) || l.mapRoom(1) != nil:
 	case seen || g.mem.known(run):
 		change = l.mu.Begin(run.Lo, run.Hi)
@@ -42,33 +52,50 @@ func (f *File) pinBeside(off, n int64, seen bool) (p *Pin, unseen bool) {
 	}
 	if change == nil {
 		l.mu.Unlock()
-		return p, unseen
+		return done, unseen
 	}
 	// It stands in the books before it is done, for those who look beside.
-	p = &Pin{f: f, in: l.set, mark: l.set.Pin(lo, hi, lockset.Now)}
+	mark := l.set.Pin(lo, hi, lockset.Now)
 	f.holdBeside(g, run, lockset.Now)
 	f.hasLocked()
 	l.mu.Unlock()
 	if err = failpoint("lock beside"); err == nil {
 		err = kernelTurn.Run(func() error { return g.mem.space.Lock(g.mem.base+int(run.Lo), int(run.Hi-run.Lo)) })
 	}
-	if err == nil && g.mem.touch(run, seen) {
-		l.mu.End(change)
-		runtime.KeepAlive(g)
-		return p, false
+	done = err == nil && g.mem.touch(run, seen)
+	if !done {
+		err = f.kernelUnlock(g, run) // also of what was refused: a part may be locked
 	}
-	err = f.kernelUnlock(g, run) // also of what was refused: a part may be locked
 	runtime.KeepAlive(g)
+	if done && p != nil {
+		p.in, p.mark = l.set, mark // nobody else takes the set away during a change
+		l.mu.End(change)
+		return true, false
+	}
 	l.mu.LockBeside()
-	l.set.Unpin(p.mark)
-	if err == nil {
-		f.holdBeside(g, run, lockset.None)
-	} else {
+	if done {
+		l.want(lo, hi, nil)
+	}
+	l.set.Unpin(mark)
+	switch {
+	case done:
+	case err != nil:
 		l.stuck = true // as in letGo
+	default:
+		f.holdBeside(g, run, lockset.None)
 	}
 	l.mu.Unlock()
 	l.mu.End(change)
-	return nil, false
+	return done, false
+}
+
+// want has bytes wanted that are held: locked, or by a pin.
+func (l *locker) want(lo, hi int64, p *Pin) {
+	if p == nil {
+		l.set.Raise(lo, hi, lockset.Now)
+	} else {
+		p.in, p.mark = l.set, l.set.Pin(lo, hi, lockset.Now)
+	}
 }
 
 // inCache reports whether the page cache has a page or two, of which nothing is known;
@@ -114,43 +141,35 @@ func (f *File) holdBeside(g *generation, run lockset.Run, level lockset.Level) {
 	splits.Add(cuts)
 }
 
-// releaseBeside takes a pin out of the books, and lets its pages go if that is simple:
-// all of them or none, and none beside them is held. Else it returns the bytes that are
-// still to be let go.
-func (p *Pin) releaseBeside() (lo, hi int64) {
-	f, l := p.f, &p.f.locks
-	l.mu.LockBeside()
-	if l.set != p.in {
+// letGoBeside is letGo for a caller who has the lock by LockBeside, and lets go of that
+// as well. It goes beside others if of a few pages all are to be let go, and none beside
+// them is held.
+func (f *File) letGoBeside(lo, hi int64) {
+	l := &f.locks
+	if !l.stuck && l.set.WantedAll(lo, hi, lockset.Now) {
 		l.mu.Unlock()
-		return 0, 0 // released already, or the File was closed and the lock went with it
-	}
-	p.in = nil
-	lo, hi = p.mark.Range()
-	l.set.Unpin(p.mark)
-	if l.stuck {
-		l.mu.Unlock()
-		return lo, hi
+		return
 	}
 	var room [2]lockset.Run
-	var excess []lockset.Run
-	if !l.set.WantedAll(lo, hi, lockset.Now) {
-		excess = l.set.Excess(room[:0], lo, hi)
-	}
-	if len(excess) == 0 {
+	excess := l.set.Excess(room[:0], lo, hi)
+	if !l.stuck && len(excess) == 0 && !l.mu.Changing(lo, hi) {
 		l.mu.Unlock()
-		return 0, 0
+		return
 	}
-	run := excess[0] // nobody is changing it: that would be wanted, or not held
 	var change *beside.Change
-	if len(excess) == 1 && run.Level == lockset.None && l.alone(run, 1) {
-		change = l.mu.Begin(run.Lo, run.Hi)
+	if !l.stuck && len(excess) == 1 && l.simple(excess[0]) {
+		// Nobody is changing it: that would be wanted, or not held.
+		change = l.mu.Begin(excess[0].Lo, excess[0].Hi)
 	}
 	if change == nil {
 		l.mu.Unlock()
-		return lo, hi
+		l.mu.Lock()
+		f.letGo(f.cur.Load(), lo, hi)
+		l.mu.Unlock()
+		return
 	}
+	g, run := f.cur.Load(), excess[0]
 	// Nobody else comes to these pages before the change is over.
-	g := f.cur.Load()
 	f.holdBeside(g, run, lockset.None)
 	l.mu.Unlock()
 	err := failpoint("unlock beside")
@@ -164,5 +183,10 @@ func (p *Pin) releaseBeside() (lo, hi int64) {
 		l.mu.Unlock()
 	}
 	l.mu.End(change)
-	return 0, 0
+}
+
+// simple reports whether pages that are held at more than is wanted can be let go beside
+// other changes.
+func (l *locker) simple(run lockset.Run) bool {
+	return run.Level == lockset.None && run.Hi-run.Lo <= few && l.alone(run, 1)
 }

@@ -20,7 +20,7 @@ import (
 // A page that was seen in memory a moment ago is locked by one call, without another
 // that brings it in: it is enough to look. Of a page or two that nothing is known of the
 // page cache is asked, if it is all that a look depends on.
-func TestPinIsFewCalls(t *testing.T) {
+func TestFewAreFewCalls(t *testing.T) {
 	if raceBuild() {
 		prove.Unable(t, "the race detector makes calls of its own")
 	}
@@ -33,6 +33,7 @@ func TestPinIsFewCalls(t *testing.T) {
 		name   string
 		dir    func(testing.TB) string
 		opts   mmapio.Options
+		lock   bool // not pinned
 		cold   bool // nothing is in the page cache
 		pages  int64
 		asks   string // the call that is made for each of so many pages
@@ -40,6 +41,7 @@ func TestPinIsFewCalls(t *testing.T) {
 	}{
 		{name: "one page", pages: 1, asks: "preadv2", number: 1},
 		{name: "two pages", pages: 2, asks: "preadv2", number: 2},
+		{name: "lock", lock: true, pages: 1, asks: "preadv2", number: 1},
 		{name: "three pages", pages: 3, asks: "madvise", number: 1},
 		{name: "ReadWrite", opts: mmapio.Options{Mode: mmapio.ReadWrite}, pages: 1, asks: "preadv2", number: 1},
 		{name: "Offset", opts: mmapio.Options{Offset: far + 5}, pages: 1, asks: "preadv2", number: 1},
@@ -60,10 +62,14 @@ func TestPinIsFewCalls(t *testing.T) {
 			}
 			pin := func() {
 				for i := range int64(pins - 1) {
-					p, err := f.Pin(i*each, c.pages*pageSize-int64(c.opts.Offset%pageSize))
-					check(t, err)
-					check(t, f.VerifyLocked(i*each, 1))
-					check(t, p.Release())
+					off, n := i*each, c.pages*pageSize-c.opts.Offset%pageSize
+					if c.lock {
+						check(t, f.Lock(off, n))
+						check(t, f.VerifyLocked(off, n))
+						check(t, f.Unlock(off, n))
+						continue
+					}
+					check(t, mustPin(t, f, off, n).Release())
 				}
 			}
 			forget := func() {
