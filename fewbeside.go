@@ -2,6 +2,7 @@ package mmapio
 
 import (
 	"runtime"
+	"sync"
 
 	"github.com/mmapio/mmapio/internal/beside"
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -81,6 +82,7 @@ func (f *File) lockKnown(off, n int64, p *Pin, seen bool) (done, unseen bool) {
 	case done:
 	case err != nil:
 		l.stuck = true // as in letGo
+		f.amend(g, run.Lo, run.Hi)
 	default:
 		f.holdBeside(g, run, lockset.None)
 	}
@@ -98,24 +100,29 @@ func (l *locker) want(lo, hi int64, p *Pin) {
 	}
 }
 
-// inCache reports whether the page cache has a page or two, of which nothing is known;
-// if not, the system has begun to read them.
+// asked is how much the page cache is asked about, at most: to ask is to copy.
+const asked = 8 << 10
+
+// answers are room for what is copied to see whether it is there.
+var answers = sync.Pool{New: func() any { return new([asked]byte) }}
+
+// inCache reports whether the page cache has the pages of a few bytes of which nothing is
+// known; if not, the system has begun to read them. It asks for all bytes of the pages:
+// where blocks are smaller, some may be there and others not.
 func (f *File) inCache(off, n int64) bool {
 	s, ps := f.src, int64(sys.PageSize())
 	if s.file == nil || s.mode == CopyOnWrite || s.waits.Load() || s.readsOf() != sys.ReadsPages {
 		return false
 	}
 	lo, hi, ok := page.Outward(s.off+off, s.off+off+n, ps)
-	if !ok || hi-lo > 2*ps {
+	if !ok || hi-lo > asked {
 		return false
 	}
-	var b [1]byte
-	for ; lo < hi; lo += ps {
-		if n, ok := s.readAtOnce(b[:], lo); n == 0 || !ok {
-			return false
-		}
-	}
-	return true
+	hi = min(hi, s.off+f.Size())
+	b := answers.Get().(*[asked]byte)
+	defer answers.Put(b)
+	got, ok := s.readAtOnce(b[:max(hi-lo, 0)], lo)
+	return ok && int64(got) == hi-lo
 }
 
 // alone reports whether of the pages of a run and the two beside it so many runs are held:
@@ -178,7 +185,8 @@ func (f *File) letGoBeside(lo, hi int64) {
 	}
 	if err != nil {
 		l.mu.LockBeside()
-		f.holdBeside(g, run, lockset.Now)
+		l.set.Hold(run.Lo, run.Hi, lockset.Now)
+		f.recount(g) // it may not be alone any more
 		l.stuck = true
 		l.mu.Unlock()
 	}

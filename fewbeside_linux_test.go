@@ -40,7 +40,7 @@ func TestFewAreFewCalls(t *testing.T) {
 		number int
 	}{
 		{name: "one page", pages: 1, asks: "preadv2", number: 1},
-		{name: "two pages", pages: 2, asks: "preadv2", number: 2},
+		{name: "two pages", pages: 2, asks: "preadv2", number: 1},
 		{name: "lock", lock: true, pages: 1, asks: "preadv2", number: 1},
 		{name: "three pages", pages: 3, asks: "madvise", number: 1},
 		{name: "ReadWrite", opts: mmapio.Options{Mode: mmapio.ReadWrite}, pages: 1, asks: "preadv2", number: 1},
@@ -227,6 +227,41 @@ func TestPinsThatTouchCountMappings(t *testing.T) {
 		if n := mmapio.Splits() - before; n != want {
 			t.Errorf("%d mappings are counted when %d pins of 3 are released, want %d", n, i+1, want)
 		}
+	}
+}
+
+// A page of which the page cache has some blocks only is brought in by a call, as to
+// load from it would wait for the disk.
+func TestPinOfSomeBlocks(t *testing.T) {
+	if raceBuild() {
+		prove.Unable(t, "the race detector makes calls of its own")
+	}
+	prove.NeedE2E(t, prove.Populating, prove.Ext4)
+	path := prove.NewFile(t, prove.LoopFS(t, "ext4", 64<<20).Dir, "f", 16<<20) // a small one has small blocks
+	var st unix.Statfs_t
+	check(t, unix.Statfs(path, &st))
+	block := int64(st.Bsize)
+	if block >= pageSize {
+		prove.Unable(t, "the blocks of a small file system are no smaller than pages")
+	}
+	dropCache(t, path)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	defer file.Close()
+	f := mustOpen(t, path, nil)
+	const pins = 16
+	each := f.Size() / pins
+	for i := range int64(pins) {
+		_, err := file.WriteAt(make([]byte, block), i*each)
+		check(t, err)
+	}
+	n := prove.CountCalls(t, "madvise", func() {
+		for i := range int64(pins) {
+			check(t, mustPin(t, f, i*each, pageSize).Release())
+		}
+	})
+	if n < pins {
+		t.Errorf("%d calls of madvise for %d pages of which a block is there", n, pins)
 	}
 }
 

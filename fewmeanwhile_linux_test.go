@@ -186,3 +186,32 @@ func TestFewRefused(t *testing.T) {
 		t.Errorf("%d mappings are counted after all was let go", n)
 	}
 }
+
+// What was not let go is counted together with what was pinned beside it meanwhile.
+func TestPinBesideRefusedRelease(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Verify)
+	path, _ := patternFile(t, 64*pageSize)
+	f := mustOpen(t, path, nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	before := mmapio.Splits()
+	p := mustPin(t, f, 5*pageSize, pageSize)
+	var next *mmapio.Pin
+	reached := meanwhile(t, "unlock beside", func() (err error) {
+		next, err = f.Pin(6*pageSize, pageSize)
+		check(t, err)
+		return errors.New("refused")
+	})
+	check(t, p.Release())
+	if !reached() {
+		t.Fatal("the release did not go beside others")
+	}
+	if n := mmapio.Splits() - before; n != 2 {
+		t.Errorf("two pages side by side cost %d mappings by the books, want 2", n)
+	}
+	heldAs(t, "not let go", f, true, mmapio.Range{Off: 5 * pageSize, Len: 2 * pageSize})
+	check(t, next.Release())
+	heldAs(t, "let go", f, true)
+	if n := mmapio.Splits() - before; n != 0 {
+		t.Errorf("%d mappings are counted after all was let go", n)
+	}
+}
