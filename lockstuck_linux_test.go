@@ -22,7 +22,7 @@ var stuckLock = prove.Register("stuck lock", func(args []string) int {
 	check(t, f.Lock(2*ps, ps))
 	stuck, want := ps, mmapio.Range{Off: ps, Len: 2 * ps}
 	if args[1] == "refused" {
-		stuck, want = 3*ps, mmapio.Range{Off: 2 * ps, Len: 2 * ps}
+		stuck, want = 3*ps, mmapio.Range{Off: 2 * ps, Len: ps} // the kernel says that it has locked nothing of it
 	}
 	prove.RefuseArgs(t, unix.SYS_MUNLOCK, int(unix.EPERM), uint32(addressOf(t, f))+uint32(stuck), uint32(ps))
 	var le *mmapio.LockError
@@ -72,6 +72,37 @@ var shrinkAfter = prove.Register("shrink after", func([]string) int {
 func TestShrinkAfterRefusedLock(t *testing.T) {
 	prove.Need(t, prove.Root, prove.LockCharge)
 	if res := shrinkAfter.Run(t, prove.AsNobody(), prove.Memlock(uint64(pageSize))); res.Code != 0 {
+		t.Error(res)
+	}
+}
+
+// stuckPin has a pin of a page that was seen in memory refused, and what undoes it.
+var stuckPin = prove.Register("stuck pin", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], nil)
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	p, err := f.Pin(0, 2*pageSize)
+	check(t, err)
+	prove.RefuseArgs(t, unix.SYS_MUNLOCK, int(unix.EPERM), uint32(addressOf(t, f))+uint32(3*pageSize), uint32(pageSize))
+	var le *mmapio.LockError
+	for range 2 { // nor the next one
+		if _, err := f.Pin(3*pageSize, pageSize); !errors.As(err, &le) || !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("a pin over the limit: %v", err)
+		}
+		if err := f.Lock(3*pageSize, pageSize); !errors.As(err, &le) || !errors.Is(err, syscall.ENOMEM) {
+			t.Errorf("a lock over the limit: %v", err)
+		}
+	}
+	check(t, p.Release())
+	return 0
+})
+
+// What stands in the books because it could not be undone is not taken for pinned.
+func TestPinRefusedAndNotUndone(t *testing.T) {
+	prove.Need(t, prove.Root, prove.Verify, prove.LockCharge, prove.Filters)
+	file := prove.NewFile(t, prove.PublicDir(t), "f", 5*pageSize)
+	limit := prove.Memlock(uint64(2 * pageSize))
+	if res := stuckPin.Run(t, prove.AsNobody(), limit, prove.Args(file)); res.Code != 0 {
 		t.Error(res)
 	}
 }

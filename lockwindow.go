@@ -334,6 +334,7 @@ func (f *File) kernelLock(call *lockCall, g *generation, missing []lockset.Run) 
 			if run.Level == lockset.None && f.kernelUnlock(g, run) != nil {
 				l.set.Hold(run.Lo, run.Hi, lockset.OnFault)
 				l.stuck = true // as in letGo
+				f.amend(g, run.Lo, run.Hi)
 			}
 		}
 		return f.lockErrorHeld(call, g, run.Lo, run.Hi, err, f.toLock(call))
