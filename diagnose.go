@@ -190,8 +190,9 @@ func (f *File) unreadable(e *LockError, g *generation, lo, hi int64) {
 		e.remedy = "open the file again for other memory"
 	case errors.Is(why, errNoReason):
 		// A read that failed once, or a file that was shorter for a moment.
+		// Or a mapping that stays with what overlayfs has made a copy of.
 		e.fact = fmt.Sprintf("the page at offset %d could not be brought in: %v; by now the file can be read there", off, underlying(e.Err))
-		e.remedy = "try again"
+		e.remedy = "try again, or open the file again"
 	case errors.Is(why, errUnknownFault):
 		e.fact = fmt.Sprintf("the page at offset %d cannot be brought in: %v; without a descriptor of the file the reason cannot be found",
 			off, underlying(e.Err))

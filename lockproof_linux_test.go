@@ -315,7 +315,7 @@ func readFailedOnce(t *testing.T, o *mmapio.Options) {
 		err = f.LockAll()
 	}
 	var e *mmapio.LockError
-	text := fmt.Sprintf("the page at offset %d could not be brought in: bad address; by now the file can be read there; try again", bad*pageSize)
+	text := fmt.Sprintf("the page at offset %d could not be brought in: bad address; by now the file can be read there; try again, or open the file again", bad*pageSize)
 	if !errors.As(err, &e) || e.Cause != mmapio.CauseUnknown || !errors.Is(err, syscall.EFAULT) || !strings.HasSuffix(err.Error(), text) {
 		t.Errorf("got %v, want unknown, EFAULT: %s", err, text)
 	}

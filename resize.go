@@ -103,7 +103,8 @@ func (f *File) Resize(size int64) (err error) {
 // appends to, in every mode. Waiting, holders and locks are as with Resize;
 // locked pages that left RAM because others have cut the file, and made it
 // longer again, are brought back. A CopyOnWrite File keeps what was stored to
-// it, and is ErrBusy if it must move while it is held. errors.ErrUnsupported
+// it, and is ErrBusy if it must move while it is held. On overlayfs it does not find
+// a copy that others have caused: docs/durability.md. errors.ErrUnsupported
 // with DropFD, for Anonymous, and for a File that was opened with Length.
 func (f *File) Refresh() (size int64, err error) {
 	const op = "refresh"
