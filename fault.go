@@ -231,7 +231,7 @@ func (s *source) why(off int64, store bool) error {
 		case s.mode != ReadWrite:
 		case f == s.file:
 			// Asks for a block for this page; the size stays. If there is one by
-			// now, it was still for want of it that a store failed.
+			// now, it was still for want of it that a store failed, on a full disk.
 			lacking, err := sys.Probe(f, at, int64(sys.PageSize()))
 			if err != nil {
 				return err

@@ -69,7 +69,9 @@ func probe(f *os.File, off, n int64) (lacking bool, err error) {
 		if err := unix.Fstat(fd, &after); err != nil {
 			return err
 		}
-		lacking = after.Blocks > before.Blocks || nearlyFull(fd)
+		// With much room it was a store while the file was shorter for a moment, and
+		// is longer by a hole by now.
+		lacking = after.Blocks > before.Blocks && free(fd) < 12 || nearlyFull(fd)
 		return nil
 	})
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS { //nolint:errorlint // bare errno
@@ -80,9 +82,15 @@ func probe(f *os.File, off, n int64) (lacking bool, err error) {
 
 // nearlyFull reports whether less than two per cent are free: file systems give
 // up before the last block, and find some again when they write their journal.
-func nearlyFull(fd int) bool {
+func nearlyFull(fd int) bool { return free(fd) < 2 }
+
+// free is how many per cent of a file system are, 100 where it does not tell.
+func free(fd int) uint64 {
 	var fs unix.Statfs_t
-	return unix.Fstatfs(fd, &fs) == nil && fs.Bavail < fs.Blocks/50
+	if unix.Fstatfs(fd, &fs) != nil || fs.Blocks == 0 {
+		return 100
+	}
+	return fs.Bavail * 100 / fs.Blocks
 }
 
 func memoryLeft(f *os.File) (left int64, limited bool) {
