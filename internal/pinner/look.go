@@ -45,11 +45,12 @@ func (m *machine) found(name string, err error) bool {
 	return err == nil
 }
 
-// lockLimits asks the library where package limits knows nothing. On Windows
-// there is no limit to speak of: the quota grows with what is locked.
+// lockLimits asks the library where package limits finds out nothing, as without /proc:
+// the library knows the limit, though not how much is locked. On Windows there is no
+// limit to speak of: the quota grows with what is locked.
 func lockLimits() (limits.Memlock, error) {
 	l, err := limits.ReadMemlock()
-	if errors.Is(err, errors.ErrUnsupported) && runtime.GOOS != "windows" {
+	if err != nil && runtime.GOOS != "windows" {
 		from, err := mmapio.ReadLockLimits()
 		return limits.Memlock(from), err
 	}

@@ -1,0 +1,35 @@
+package pinner
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// chrooted looks at the machine from a directory with nothing in it.
+var chrooted = prove.Register("look", func(args []string) int {
+	t := prove.T()
+	if err := unix.Chroot(args[0]); err != nil {
+		t.Fatal(err)
+	}
+	m := look()
+	if l := m.memlock; l == nil || l.Soft != 1<<20 || l.Hard != 1<<20 || l.InUse != -1 {
+		t.Errorf("RLIMIT_MEMLOCK is %+v, want 1 MiB", l)
+	}
+	for _, d := range m.doubts {
+		if d.Name == "RLIMIT_MEMLOCK" {
+			t.Error(d.Fact)
+		}
+	}
+	return 0
+})
+
+// The limit is known without /proc, and so no matter of doubt.
+func TestLookWithoutProc(t *testing.T) {
+	prove.Need(t, prove.Root)
+	if res := chrooted.Run(t, prove.Memlock(1<<20), prove.Args(t.TempDir())); res.Code != 0 {
+		t.Error(res)
+	}
+}
