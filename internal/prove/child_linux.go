@@ -133,8 +133,11 @@ func limitChild(limits []rlimit) error {
 // watchParent ends this child when its parent is gone, however it went: a test run that panics on its time limit runs
 // no cleanups. PR_SET_PDEATHSIG would not do: it fires when the *thread* that forked ends.
 func watchParent() {
+	ready := make(chan struct{})
+	defer func() { <-ready }() // no thread is started for it once a child has limits of its own
 	go func() {
 		runtime.LockOSThread() // a thread that waits in read(2), so that no poller is needed
+		close(ready)
 		var b [1]byte
 		for {
 			n, err := syscall.Read(lifelineFD, b[:])
