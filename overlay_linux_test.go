@@ -15,7 +15,7 @@ import (
 // makes overlayfs copy a file, and Refresh cannot change that. What is documented
 // as the way out, to open the file again, is one, and errors name it.
 func TestOverlayCopy(t *testing.T) {
-	prove.Need(t, prove.Root, prove.Ext4)
+	prove.Need(t, prove.Root, prove.Ext4, prove.Advice)
 	prove.LeakCheck(t)
 	lower := prove.DiskDir(t)
 	before, after := pattern(2*pageSize, 1), pattern(4*pageSize, 2)
