@@ -241,7 +241,7 @@ func TestPinOfSomeBlocks(t *testing.T) {
 	path := prove.NewFile(t, prove.LoopFS(t, "ext4", 64<<20).Dir, "f", 16<<20) // a small one has small blocks
 	var st unix.Statfs_t
 	check(t, unix.Statfs(path, &st))
-	block := int64(st.Bsize)
+	block := int64(st.Bsize) //nolint:unconvert // narrower elsewhere
 	if block >= pageSize {
 		prove.Unable(t, "the blocks of a small file system are no smaller than pages")
 	}
