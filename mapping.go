@@ -22,8 +22,11 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 		return newMemory(e, 0).generation(0), nil
 	}
 	err := f.mapSpace(e, int(size), int(reserve))
-	if isNoMemory(err) && idle.reclaim() {
-		err = f.mapSpace(e, int(size), int(reserve))
+	if isNoMemory(err) {
+		idle.reclaim(func() bool {
+			err = f.mapSpace(e, int(size), int(reserve))
+			return !isNoMemory(err)
+		})
 	}
 	if err != nil {
 		return nil, f.fail(op, noAddresses(err, max(size, reserve)))

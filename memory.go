@@ -227,6 +227,7 @@ func (e *extent) abandon() {
 	}
 	fault.Remove(&e.area, late)
 	e.space.Free() //nolint:errcheck // as in settle
+	idle.freed.Add(1)
 }
 
 // late is what a guard may still ask for once the extent is given back, see
@@ -245,6 +246,7 @@ var idle idleSpace
 
 type idleSpace struct {
 	count, bytes atomic.Int64
+	freed        atomic.Uint64 // how often some was given back
 	collecting   atomic.Bool
 }
 
@@ -274,21 +276,23 @@ func (s *idleSpace) sub(n int) {
 }
 
 // reclaim has the collector look for addresses to give back, for a mapping that
-// failed for want of them, and reports whether it found any.
-func (s *idleSpace) reclaim() bool {
-	before := s.count.Load()
-	if before == 0 {
-		return false
+// failed for want of them, and tries again as they are given back until it is enough.
+func (s *idleSpace) reclaim(enough func() bool) {
+	if s.count.Load() == 0 {
+		return
 	}
+	seen := s.freed.Load()
 	runtime.GC()
-	// Cleanups run soon after the collection, in a goroutine of their own.
-	for range 100 {
-		if s.count.Load() < before {
-			return true
+	// Cleanups run soon after the collection, in goroutines of their own, and each
+	// gives back what one File had.
+	for waited := 0; waited < 100; {
+		if freed := s.freed.Load(); freed == seen {
+			time.Sleep(time.Millisecond)
+			waited++
+		} else if seen = freed; enough() {
+			return
 		}
-		time.Sleep(time.Millisecond)
 	}
-	return false
 }
 
 const maxInt = int(^uint(0) >> 1)

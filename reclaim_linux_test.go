@@ -1,0 +1,49 @@
+package mmapio_test
+
+import (
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mmapio/mmapio"
+	"github.com/mmapio/mmapio/internal/prove"
+)
+
+// reopenInLittle closes many small Files, then a large one, and opens that again, where
+// there is no room for two of it.
+var reopenInLittle = prove.Register("reopen in little", func(args []string) int {
+	t := prove.T()
+	heap := make([]byte, 16<<20) // so that the runtime need not ask for memory
+	heap[0] = 1
+	runtime.KeepAlive(heap)
+	runtime.GC()
+	debug.SetGCPercent(-1) // nothing is given back before it is missed
+	large := &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 1 << 28, Sparse: true}
+	var was unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_AS, &was))
+	check(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(vmSize(t)) + 1<<28 + 1<<27, Max: was.Max}))
+	for range 5 {
+		for range 200 {
+			mustClose(t, mustOpen(t, args[0], nil))
+		}
+		mustClose(t, mustOpen(t, args[1], large))
+	}
+	check(t, unix.Setrlimit(unix.RLIMIT_AS, &was))
+	return 0
+})
+
+// What closed Files had is given back for those that are opened, as much as it takes:
+// not a small one's only.
+func TestReopenInLittleSpace(t *testing.T) {
+	if raceBuild() {
+		prove.Unable(t, "the race detector asks for memory of its own")
+	}
+	prove.Need(t, prove.AddressLimit)
+	small, _ := patternFile(t, pageSize)
+	if res := reopenInLittle.Run(t, prove.Args(small, filepath.Join(tempDir(t), "large"))); res.Code != 0 {
+		t.Error(res)
+	}
+}
