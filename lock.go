@@ -121,7 +121,7 @@ func (f *File) LockContext(ctx context.Context, off, n int64, opts *LockOptions)
 func (f *File) Unlock(off, n int64) error { return f.unlock("unlock", off, n) }
 
 // LockAll is Lock(0, Size()).
-func (f *File) LockAll() error { return f.lockBytes("lockall", 0, 0, true) }
+func (f *File) LockAll() error { return f.lockBytes("lockall", 0, 0, true, nil) }
 
 // UnlockAll is Unlock(0, Size()). Pins stay.
 func (f *File) UnlockAll() error { return f.unlockBytes("unlockall", 0, 0, true) }
@@ -235,11 +235,11 @@ func (f *File) endLocks(g *generation) {
 	splits.Add(-f.src.extra.Swap(0))
 }
 
-func (f *File) lock(op string, off, n int64) error { return f.lockBytes(op, off, n, false) }
+func (f *File) lock(op string, off, n int64) error { return f.lockBytes(op, off, n, false, nil) }
 
-// lockBytes locks [off, off+n), or all that is mapped at the moment.
-func (f *File) lockBytes(op string, off, n int64, all bool) error {
-	if !all && f.lockBeside(off, n, nil) {
+// lockBytes locks [off, off+n), or all that is mapped at the moment, or fills in a pin.
+func (f *File) lockBytes(op string, off, n int64, all bool, p *Pin) error {
+	if !all && f.lockBeside(off, n, p) {
 		return nil
 	}
 	l := &f.locks
@@ -248,22 +248,26 @@ func (f *File) lockBytes(op string, off, n int64, all bool) error {
 		off, n = 0, f.Size()
 	}
 	g, lo, hi, err := f.lockRange(op, off, n)
+	if err == nil && n == 0 && p != nil {
+		err = f.within(op, g, off, n)
+	}
 	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
 	if held {
-		l.want(lo, hi, nil)
+		l.want(lo, hi, p)
 	} else if err == nil {
-		var pin lockset.Pin
-		pin, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
+		var mark lockset.Pin
+		mark, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
 		if held {
-			l.want(lo, hi, nil)
-			l.set.Unpin(pin)
+			l.want(lo, hi, p)
+			l.set.Unpin(mark)
 		}
 	}
 	l.mu.Unlock()
 	if held || err != nil {
 		return err
 	}
-	return f.raise(context.Background(), &lockCall{op: op, off: off, n: n, level: lockset.Now})
+	call := lockCall{op: op, off: off, n: n, level: lockset.Now}
+	return f.lockWindows(context.Background(), &call, func(lo, hi int64) { l.want(lo, hi, p) })
 }
 
 // raise locks bytes at the level of the call.

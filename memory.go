@@ -218,16 +218,17 @@ func (e *extent) abandon() {
 		e.zero(0, e.mapped.Load())
 	}
 	e.gone = true
-	if e.idle {
-		idle.sub(e.space.Size())
-	}
 	var late func() *fault.Area
 	if e.asked {
 		late = e.late
 	}
 	fault.Remove(&e.area, late)
+	size := e.space.Size()
 	e.space.Free() //nolint:errcheck // as in settle
 	idle.freed.Add(1)
+	if e.idle {
+		idle.sub(size)
+	}
 }
 
 // late is what a guard may still ask for once the extent is given back, see
@@ -286,11 +287,17 @@ func (s *idleSpace) reclaim(enough func() bool) {
 	// Cleanups run soon after the collection, in goroutines of their own, and each
 	// gives back what one File had.
 	for waited := 0; waited < 100; {
-		if freed := s.freed.Load(); freed == seen {
+		left, freed := s.count.Load(), s.freed.Load()
+		switch {
+		case freed != seen:
+			if seen = freed; enough() {
+				return
+			}
+		case left == 0:
+			return
+		default:
 			time.Sleep(time.Millisecond)
 			waited++
-		} else if seen = freed; enough() {
-			return
 		}
 	}
 }

@@ -1,10 +1,6 @@
 package mmapio
 
-import (
-	"context"
-
-	"github.com/mmapio/mmapio/internal/lockset"
-)
+import "github.com/mmapio/mmapio/internal/lockset"
 
 // A Pin keeps the pages of a range in RAM until it is released. Pins are
 // counted: each keeps its pages whatever happens to other pins, and whatever
@@ -20,34 +16,8 @@ type Pin struct {
 // system call. Errors are as with Lock. A Pin that is never released ends with
 // its File; what a shrink cuts off is no longer pinned.
 func (f *File) Pin(off, n int64) (*Pin, error) {
-	const op = "pin"
 	p := &Pin{f: f}
-	if f.lockBeside(off, n, p) {
-		return p, nil
-	}
-	l := &f.locks
-	l.mu.Lock()
-	g, lo, hi, err := f.lockRange(op, off, n)
-	if err == nil && n == 0 {
-		err = f.within(op, g, off, n)
-	}
-	held := err == nil && l.set.Covered(lo, hi, lockset.Now)
-	if held {
-		l.want(lo, hi, p)
-	} else if err == nil {
-		p.mark, held, err = f.lockFew(&lockCall{op: op, off: off, n: n, level: lockset.Now}, g, lo, hi)
-		p.in = l.set
-	}
-	l.mu.Unlock()
-	if held {
-		return p, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	call := lockCall{op: op, off: off, n: n, level: lockset.Now}
-	err = f.lockWindows(context.Background(), &call, func(lo, hi int64) { l.want(lo, hi, p) })
-	if err != nil {
+	if err := f.lockBytes("pin", off, n, false, p); err != nil {
 		return nil, err
 	}
 	return p, nil

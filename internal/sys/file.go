@@ -80,8 +80,8 @@ func AllowHoles(f *os.File) { allowHoles(f) }
 // Probe asks for disk blocks for a range of f that exists already, without
 // changing its size, to see whether that fails. It succeeds where the system
 // cannot be asked. lacking says that a store may have failed for want of blocks: the
-// range had not all of them before, or there are hardly any left, and the disk is so
-// full that a moment ago it may have been entirely so.
+// disk is so full that a moment ago it may have been entirely so, or has little room
+// and the range had not all of its blocks before.
 //
 // fallocate(2) with FALLOC_FL_KEEP_SIZE.
 func Probe(f *os.File, off, n int64) (lacking bool, err error) { return probe(f, off, n) }

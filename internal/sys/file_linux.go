@@ -69,9 +69,11 @@ func probe(f *os.File, off, n int64) (lacking bool, err error) {
 		if err := unix.Fstat(fd, &after); err != nil {
 			return err
 		}
-		// With much room it was a store while the file was shorter for a moment, and
-		// is longer by a hole by now.
-		lacking = after.Blocks > before.Blocks && free(fd) < 12 || nearlyFull(fd)
+		// File systems give up before the last block, and find some again when they
+		// write their journal. And with much room it was a store while the file was
+		// shorter for a moment, and is longer by a hole by now.
+		room := free(fd)
+		lacking = room < 2 || room < 12 && after.Blocks > before.Blocks
 		return nil
 	})
 	if err == unix.EOPNOTSUPP || err == unix.ENOSYS { //nolint:errorlint // bare errno
@@ -79,10 +81,6 @@ func probe(f *os.File, off, n int64) (lacking bool, err error) {
 	}
 	return lacking, err
 }
-
-// nearlyFull reports whether less than two per cent are free: file systems give
-// up before the last block, and find some again when they write their journal.
-func nearlyFull(fd int) bool { return free(fd) < 2 }
 
 // free is how many per cent of a file system are, 100 where it does not tell.
 func free(fd int) uint64 {
