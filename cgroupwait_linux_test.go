@@ -117,6 +117,38 @@ func TestLockInCgroupBesideOthers(t *testing.T) {
 	}
 }
 
+// secretInCgroup has a secret grow in a cgroup of 64 MiB.
+var secretInCgroup = prove.Register("a secret grows in a cgroup", func([]string) int {
+	t := prove.T()
+	f := newSecret(t, 4*mib, secretOptions)
+	was := contentOf(t, f)
+	grow := func(size int64) error {
+		ended := make(chan error, 1)
+		go func() { ended <- f.Resize(size) }()
+		return endOf(t, ended)
+	}
+	// It fits, but not beside what it moves away from.
+	if le := (*mmapio.LockError)(nil); !errors.As(grow(60*mib), &le) || le.Cause != mmapio.CauseCgroup {
+		t.Errorf("60 MiB: %+v", le)
+	}
+	nothingReserved(t, "a growth that was refused")
+	same(t, "not moved", contentOf(t, f), was)
+	check(t, grow(8*mib))
+	nothingReserved(t, "a growth")
+	same(t, "moved", contentOf(t, f), resized(was, 8*mib))
+	check(t, f.VerifyLocked(0, f.Size()))
+	return 0
+})
+
+// A secret that has no room to grow in its cgroup is told so, and does not wait for the
+// room that it keeps itself.
+func TestProofSecretGrowsInCgroup(t *testing.T) {
+	prove.Need(t, prove.MemCgroup, prove.Verify, prove.Pagemap)
+	if res := secretInCgroup.Run(t, prove.In(prove.MemoryCgroup(t, 64*mib))); res.Code != 0 {
+		t.Error(res)
+	}
+}
+
 // refusedInCgroup locks a file of which too little is in memory to fit, and what takes
 // no memory yet.
 var refusedInCgroup = prove.Register("lock what does not fit a cgroup", func(args []string) int {

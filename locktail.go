@@ -14,6 +14,7 @@ type tail struct {
 	call   lockCall    // what is added, for errors
 	lo, hi int64       // its pages, but for the one in which the old end lies
 	edge   lockset.Pin // keeps that one locked meanwhile
+	roomy  bool        // the cgroups were asked for its room
 	done   bool        // it stands in the books
 }
 
@@ -74,6 +75,11 @@ func (t *tail) enter(f *File, delta int) {
 
 func (t *tail) run() lockset.Run { return lockset.Run{Lo: t.lo, Hi: t.hi} }
 
+// bringsIn reports whether there are pages to be brought in.
+func (t *tail) bringsIn() bool {
+	return t != nil && t.lo < t.hi && (t.call.level == lockset.Now || !sys.LocksOnFault())
+}
+
 // lockTail locks the pages of a generation that nobody sees yet, and that
 // takes nobody's locks over. After an error they are for unlockTail.
 func (f *File) lockTail(t *tail, next *generation) error {
@@ -122,15 +128,17 @@ func (f *File) tryTail(t *tail, next *generation) error {
 // bringTail brings the pages in, window by window, and with lock sees to it that
 // they are locked where tryTail did not do that.
 func (f *File) bringTail(t *tail, next *generation, lock bool) error {
-	if t.call.level != lockset.Now && sys.LocksOnFault() {
+	if !t.bringsIn() {
 		return nil
 	}
-	// All at once: what is brought in but not yet locked would count as room.
-	room, err := f.roomInCgroups(context.Background(), &t.call, next, []lockset.Run{t.run()})
-	if err != nil {
-		return err
+	if !t.roomy {
+		// All at once: what is brought in but not yet locked would count as room.
+		room, err := f.roomInCgroups(context.Background(), &t.call, next, []lockset.Run{t.run()})
+		if err != nil {
+			return err
+		}
+		defer room.release()
 	}
-	defer room.release()
 	for lo := t.lo; lo < t.hi; {
 		hi := min(t.hi, lo+lockWindow)
 		if f.closing.Load() {

@@ -116,7 +116,7 @@ func (f *File) replace(op string, g *generation, size int64, t *tail, fill func(
 	if err != nil {
 		return err
 	}
-	room, err := f.roomToMove(op, g, next)
+	room, err := f.roomToMove(op, g, next, t)
 	defer room.release()
 	if err == nil && fill != nil {
 		if err = fill(g, next); err == nil && !g.mem.secret {
@@ -149,8 +149,10 @@ func (f *File) replace(op string, g *generation, size int64, t *tail, fill func(
 }
 
 // roomToMove asks the cgroups for what is locked of memory with no file behind it:
-// until the old generation is given up, there are two of it.
-func (f *File) roomToMove(op string, g, next *generation) (room, error) {
+// until the old generation is given up, there are two of it. Of a secret it asks for
+// the tail as well: its room is kept until the locks are handed over, and who asked
+// for more meanwhile might wait for himself.
+func (f *File) roomToMove(op string, g, next *generation, t *tail) (room, error) {
 	if !f.anonymous() {
 		return room{}, nil
 	}
@@ -159,6 +161,10 @@ func (f *File) roomToMove(op string, g, next *generation) (room, error) {
 	held := l.set.Held(nil, 0, g.mem.mapped.Load())
 	l.mu.Unlock()
 	call := lockCall{op: op, n: int64(len(g.data)), level: lockset.Now}
+	if g.mem.secret && t.bringsIn() {
+		held, t.roomy = append(held, t.run()), true
+		call.n = int64(len(next.data))
+	}
 	return f.roomInCgroups(context.Background(), &call, next, held)
 }
 
