@@ -63,3 +63,108 @@ func TestResizeUnderLoweredLimit(t *testing.T) {
 		t.Error(r)
 	}
 }
+
+// roomTakenBody has a growth move a page by letting go of it for a moment, in which
+// others take the room for it. With "late" they take it when locks go back.
+var roomTakenBody = prove.Register("resize-room-taken", func(args []string) int {
+	t, path := prove.T(), args[0]
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	check(t, f.LockAll())
+	other, err := unix.Mmap(-1, 0, int(2*pageSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	check(t, err)
+	locks, taken := 0, 0
+	restore := mmapio.SetFailpoint(func(step string) error {
+		if step != "lock" {
+			return nil
+		}
+		locks++
+		if taken < len(other) && (args[1] != "late" || locks > 10) && unix.Mlock(other[taken:taken+int(pageSize)]) == nil {
+			taken += int(pageSize)
+		}
+		return nil
+	})
+	var le *mmapio.LockError
+	if err := f.Resize(f.Size() + 40*pageSize); !errors.As(err, &le) || le.Cause != mmapio.CauseLimit {
+		t.Errorf("a growth while others take the room: %v", err)
+	}
+	restore()
+	if taken == 0 {
+		t.Fatal("nobody took any room")
+	}
+	kept := prove.Count(prove.LockedPages(t, memoryOf(t, f)))
+	t.Logf("%d pages are locked still", kept)
+	if got := f.LockedBytes(); got != int64(kept)*pageSize {
+		t.Errorf("the books have %d bytes of %d pages that are locked", got, kept)
+	}
+	if err := f.LockAll(); !errors.As(err, &le) || le.Cause != mmapio.CauseLimit {
+		t.Errorf("a lock of what is not locked any more: %v", err)
+	}
+	check(t, unix.Munmap(other))
+	check(t, f.LockAll())
+	wantLocked(t, "locked again", f, 0, []mmapio.Range{{Len: f.Size()}})
+	return 0
+})
+
+// What cannot be locked again where it was does not stand in the books as locked.
+func TestResizeRoomTaken(t *testing.T) {
+	prove.Need(t, prove.Root, prove.Pagemap, prove.Scan, prove.LockCharge)
+	path := filepath.Join(prove.PublicDir(t), "file")
+	for _, when := range []string{"early", "late"} {
+		check(t, os.WriteFile(path, pattern(8*pageSize, 1), 0o666))
+		check(t, os.Chmod(path, 0o666))
+		if r := roomTakenBody.Run(t, asUser(prove.Args(path, when), prove.Memlock(uint64(8*pageSize)))...); r.Code != 0 {
+			t.Errorf("%s: %v", when, r)
+		}
+	}
+}
+
+// backRefusedBody has a growth fail when locks are handed over, and the kernel lock none
+// of the first run again where it was.
+var backRefusedBody = prove.Register("resize-back-refused", func(args []string) int {
+	t := prove.T()
+	var f *mmapio.File
+	if args[0] == "secret" {
+		f = newSecret(t, 8*pageSize, secretOptions)
+	} else {
+		f = mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.ReadWrite})
+	}
+	check(t, f.LockAll())
+	check(t, f.Unlock(2*pageSize, pageSize))
+	was, addr := contentOf(t, f), uint32(addressOf(t, f))
+	before, locks := mmapio.Splits(), 0
+	restore := mmapio.SetFailpoint(func(step string) error {
+		if step == "lock" {
+			locks++
+		}
+		if locks < 2 {
+			return nil
+		}
+		prove.RefuseArgs(t, unix.SYS_MLOCK2, int(unix.ENOMEM), addr, uint32(2*pageSize))
+		return errInjected
+	})
+	err := f.Resize(f.Size() + 40*pageSize)
+	restore()
+	if !errors.Is(err, errInjected) {
+		t.Errorf("a growth that fails while locks are handed over: %v", err)
+	}
+	same(t, "not moved", contentOf(t, f), was)
+	prove.AssertNotHeld(t, memoryOf(t, f)[:3*pageSize])
+	prove.AssertHeld(t, memoryOf(t, f)[3*pageSize:])
+	if got, splits := f.LockedBytes(), before-mmapio.Splits(); got != 5*pageSize || splits != 1 {
+		t.Errorf("the books have %d bytes locked, and %d mappings less than before", got, splits)
+	}
+	check(t, f.Lock(0, pageSize))
+	check(t, f.VerifyLocked(0, pageSize))
+	return 0
+})
+
+// So it is when all goes back, and nothing of a secret is lost on the way.
+func TestResizeBackRefused(t *testing.T) {
+	prove.Need(t, prove.Pagemap, prove.Verify, prove.Filters)
+	path, _ := patternFile(t, 8*pageSize)
+	for _, what := range []string{path, "secret"} {
+		if r := backRefusedBody.Run(t, prove.Args(what)); r.Code != 0 {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+}

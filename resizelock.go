@@ -29,17 +29,20 @@ func (f *File) handOver(op string, from, to *generation, t *tail, cut func() err
 				window = max(page.Down(n/2, ps), ps)
 				continue
 			}
+			lost := false
 			if isNoRoom(err) && fitsAgain() {
 				// There is room for nothing, so this page moves by being free
 				// for a moment.
 				f.kernelUnlock(from, part) //nolint:errcheck // it is locked again below
-				if err = f.lockNew(to, part); err != nil {
-					f.lockNew(from, part) //nolint:errcheck // what was locked a moment ago fits again
-				}
+				err = f.lockNew(to, part)
+				lost = err != nil && f.lockNew(from, part) != nil
 			}
 			if err != nil {
 				f.kernelUnlock(to, part) //nolint:errcheck // what is locked of it
 				f.handBack(from, to, done)
+				if lost {
+					f.amend(from, part.Lo, part.Hi) // others have taken the room for it
+				}
 				call := &lockCall{op: op, off: max(run.Lo-int64(to.mem.delta), 0), n: run.Hi - run.Lo}
 				return f.lockErrorHeld(call, to, part.Lo, part.Hi, err, part.Hi-part.Lo)
 			}
@@ -188,8 +191,12 @@ func (f *File) edges(g *generation, run lockset.Run) (low, high int64) {
 	return low, high
 }
 
-// handBack undoes a part of handOver.
+// handBack undoes a part of handOver. What was locked a moment ago fits again, unless
+// others have taken the room for it: then it does not stand in the books any more.
 func (f *File) handBack(from, to *generation, done []lockset.Run) {
+	if from.mem.secret {
+		f.moveUnlocked(to, from) // as long as the books tell what that is
+	}
 	for i := len(done) - 1; i >= 0; i-- {
 		lock := func() error {
 			return from.mem.space.Lock(from.mem.base+int(done[i].Lo), int(done[i].Hi-done[i].Lo))
@@ -197,12 +204,9 @@ func (f *File) handBack(from, to *generation, done []lockset.Run) {
 		err := lock() // beside the new one, for which there was room on the way here
 		moveSecret(to, from, done[i])
 		f.kernelUnlock(to, done[i]) //nolint:errcheck // the new mapping goes anyway
-		if err != nil {
-			lock() //nolint:errcheck // what was locked a moment ago fits again
+		if err != nil && lock() != nil {
+			f.amend(from, done[i].Lo, done[i].Hi)
 		}
-	}
-	if from.mem.secret {
-		f.moveUnlocked(to, from)
 	}
 	for _, run := range done {
 		// That is where a huge page may have been taken apart.
