@@ -168,3 +168,57 @@ func TestResizeBackRefused(t *testing.T) {
 		}
 	}
 }
+
+// backFromSwapBody has growths fail when most of the memory has moved, and is in swap
+// where it was.
+var backFromSwapBody = prove.Register("resize-back-from-swap", func(args []string) int {
+	t := prove.T()
+	const once = 16 * mib // as much as goes at a time
+	for _, onFault := range []bool{false, true} {
+		var f *mmapio.File
+		grow := func() error { return f.Resize(f.Size() + pageSize) }
+		if args[0] == "anonymous" {
+			f = opened(t)(mmapio.Anonymous(once+mib, nil))
+		} else {
+			f = mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.CopyOnWrite})
+			grow = func() error {
+				check(t, appendTo(args[0], make([]byte, pageSize)))
+				_, err := f.Refresh()
+				return err
+			}
+		}
+		dirty(t, f, 0, f.Size())
+		check(t, f.LockContext(t.Context(), 0, f.Size(), &mmapio.LockOptions{OnFault: onFault}))
+		was, b, locks := contentOf(t, f), memoryOf(t, f), 0
+		restore := mmapio.SetFailpoint(func(step string) error {
+			if step != "lock" {
+				return nil
+			}
+			if locks++; locks == 1 {
+				return nil
+			}
+			return errors.Join(errInjected, unix.Madvise(b[:once], unix.MADV_PAGEOUT))
+		})
+		err := grow()
+		restore()
+		if !errors.Is(err, errInjected) {
+			t.Errorf("a growth that fails while locks are handed over: %v", err)
+		}
+		prove.AssertHeld(t, b)
+		check(t, f.VerifyLocked(0, f.Size()))
+		same(t, "not moved", contentOf(t, f), was)
+	}
+	return 0
+})
+
+// What was not locked while a growth had moved it that failed is in memory again.
+func TestResizeBackFromSwap(t *testing.T) {
+	prove.NeedE2E(t, prove.SwapFile, prove.Pagemap, prove.Verify)
+	prove.Swap(t, 64<<20)
+	path, _ := patternFile(t, 17*mib)
+	for _, what := range []string{"anonymous", path} {
+		if r := backFromSwapBody.Run(t, prove.Args(what)); r.Code != 0 {
+			t.Errorf("%s: %v", what, r)
+		}
+	}
+}

@@ -209,6 +209,10 @@ func (f *File) handBack(from, to *generation, done []lockset.Run) {
 		}
 	}
 	for _, run := range done {
+		if f.anonymous() || f.src.mode == CopyOnWrite {
+			// Copies that the old mapping alone has were not locked meanwhile.
+			from.mem.swapIn(from.mem.base+int(run.Lo), int(run.Hi-run.Lo)) //nolint:errcheck // as in keepIn
+		}
 		// That is where a huge page may have been taken apart.
 		huge := int64(sys.HugePage())
 		f.keepIn(from, run.Lo-huge, run.Lo+huge)
