@@ -87,7 +87,7 @@ func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation,
 		full := overfull(groups, need, rooms.sum)
 		if full != nil {
 			var known bool
-			need, known = f.needSearched(g, missing, need)
+			need, known = f.needSearched(g, missing, bytes, need)
 			if full = overfull(groups, need, rooms.sum); full != nil {
 				full.guessed = !known
 			}
@@ -127,27 +127,36 @@ func (f *File) needCounted(g *generation, missing []lockset.Run, bytes int64) ro
 			}
 		}
 	}
-	cached = min(cached, bytes)
-	return room{bytes - cached, cached}
+	return f.needOf(bytes, cached)
 }
 
-// needSearched takes off need what only a look at each page finds to be there,
-// which takes a while. known is false if the kernel does not tell.
-func (f *File) needSearched(g *generation, missing []lockset.Run, need room) (_ room, known bool) {
+// needOf is the need of so many bytes of which some are cached.
+func (f *File) needOf(bytes, cached int64) room {
+	cached = min(cached, bytes)
+	need := room{bytes - cached, cached}
+	if f.src.file != nil && f.src.readsOf() == sys.ReadsMemory {
+		need.cached = 0 // it cannot be dropped, so that it is no part of any room
+	}
+	return need
+}
+
+// needSearched takes off what so many bytes need what only a look at each page finds to
+// be there, which takes a while. known is false if the kernel does not tell.
+func (f *File) needSearched(g *generation, missing []lockset.Run, bytes int64, need room) (_ room, known bool) {
 	known = true
-	if need.cached == 0 && !f.anonymous() {
+	if need.fresh == bytes && !f.anonymous() {
 		// There may be no cachestat(2), or none that sees this file, or no
 		// descriptor to ask by.
+		var cached int64
 		for _, run := range missing {
 			var s survey
 			if err := f.survey(&s, g, run.Lo, run.Hi); err != nil || s.counts.Resident == sys.Unknown {
 				known = false
 				continue
 			}
-			need.cached += s.counts.Resident * int64(sys.PageSize())
+			cached += s.counts.Resident * int64(sys.PageSize())
 		}
-		need.cached = min(need.cached, need.fresh)
-		need.fresh -= need.cached
+		need = f.needOf(bytes, cached)
 	}
 	if f.src.mode != ReadOnly {
 		// Pages of its own that the mapping has already are no new ones.

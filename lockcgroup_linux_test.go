@@ -2,7 +2,9 @@ package mmapio_test
 
 import (
 	"errors"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,6 +76,35 @@ func TestProofLockCgroupCached(t *testing.T) {
 	c := prove.MemoryCgroup(t, 100*mib)
 	untold := prove.Refuse(unix.SYS_MINCORE, int(syscall.ENOSYS))
 	if res := lockTwice.Run(t, untold, prove.In(c), prove.Args(path, "drop, untold")); res.Code != 0 {
+		t.Error(res)
+	}
+}
+
+// tmpfsInFull locks a file that is kept in memory, in a cgroup of which pages of another
+// file have taken the rest.
+var tmpfsInFull = prove.Register("tmpfs in a full cgroup", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 60 * mib, Sparse: true})
+	dirty(t, f, 0, f.Size()) // charged to this process
+	file, err := os.Open(args[1])
+	check(t, err)
+	defer file.Close()
+	check(t, unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_RANDOM)) // page by page
+	_, err = io.Copy(io.Discard, file)
+	check(t, err)
+	check(t, f.LockAll())
+	prove.AssertHeld(t, memoryOf(t, f))
+	return 0
+})
+
+// What a file that is kept in memory has there is no part of what a cgroup could drop,
+// so that to lock it takes nothing of that.
+func TestLockCgroupTmpfs(t *testing.T) {
+	prove.Need(t, prove.MemCgroup, prove.TmpfsMount, prove.Disk, prove.Pagemap, prove.Cachestat)
+	other := prove.NewFile(t, prove.DiskDir(t), "f", 80*mib)
+	dropCache(t, other)
+	path := filepath.Join(prove.SmallTmpfs(t, 80*mib), "f")
+	if res := tmpfsInFull.Run(t, prove.In(prove.MemoryCgroup(t, 100*mib)), prove.Args(path, other)); res.Code != 0 {
 		t.Error(res)
 	}
 }

@@ -32,7 +32,7 @@ func (f *File) roomInMachine(g *generation, missing []lockset.Run, bytes int64) 
 		need = f.needCounted(g, missing, bytes)
 	}
 	if need.lack(m) > 0 {
-		need, known = f.needSearched(g, missing, need)
+		need, known = f.needSearched(g, missing, bytes, need)
 	}
 	if lack := need.lack(m); lack > 0 && known {
 		return &machineError{lack + m.Room(), m}
