@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -65,7 +66,7 @@ func (w *walker) dir(dir string, found bool) {
 		w.fail(err)
 	}
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
+		path := below(dir, e.Name())
 		switch {
 		case e.IsDir():
 			w.dir(path, true)
@@ -82,6 +83,18 @@ func (w *walker) dir(dir string, found bool) {
 			}
 		}
 	}
+}
+
+// below is filepath.Join, which takes ".." away with what stands before it: if that
+// is a link, another directory is meant.
+func below(dir, name string) string {
+	switch {
+	case !strings.Contains(dir, ".."):
+		return filepath.Join(dir, name)
+	case os.IsPathSeparator(dir[len(dir)-1]):
+		return dir + name
+	}
+	return dir + string(filepath.Separator) + name
 }
 
 func (w *walker) fail(err error) { w.errs = append(w.errs, err) }

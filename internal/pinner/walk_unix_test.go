@@ -45,6 +45,27 @@ func TestWalkSpecial(t *testing.T) {
 	}
 }
 
+// ".." after a link leads to where the link's directory lies, and not back to where
+// the link does.
+func TestWalkAboveLink(t *testing.T) {
+	dir := t.TempDir()
+	tree(t, dir, "here/same", "there/same", "there/only", "there/deep/er")
+	check(t, os.Symlink(filepath.Join("..", "there", "deep"), filepath.Join(dir, "here", "link")))
+	for _, path := range []string{"here/link/..", "here/link/../", "here/link/../deep/.."} {
+		files, err := Walk(t.Context(), []string{dir + "/" + path})
+		check(t, err)
+		var got []string
+		for _, f := range files {
+			text, err := os.ReadFile(f.Path)
+			check(t, err)
+			got = append(got, string(text))
+		}
+		if want := []string{"there/deep/er", "there/only", "there/same"}; !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", path, got, want)
+		}
+	}
+}
+
 // A file that became a FIFO since the walk does not block.
 func TestOpenFIFO(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
