@@ -27,3 +27,7 @@ func SyncFailed(f *File) bool { return f.syncer.failed.Load() != nil }
 
 // Tick is what the policy's timer does.
 func Tick(f *File) { f.policy.tick() }
+
+// EntryIn is the directory that is synced where the system does not tell in which
+// one the File is.
+func EntryIn(f *File) string { return f.syncer.dir }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"weak"
 
 	"github.com/mmapio/mmapio/internal/lockset"
@@ -221,6 +222,20 @@ func leadsTo(name string) string {
 	return name
 }
 
+// directoryOf returns the absolute name of the directory that a file lies in. What
+// package filepath makes of ".." after a link is another one.
+func directoryOf(name string) (string, error) {
+	dir, _ := filepath.Split(name)
+	switch {
+	case !strings.Contains(dir, ".."):
+		return filepath.Abs(dir)
+	case filepath.IsAbs(dir):
+		return dir, nil
+	}
+	here, err := os.Getwd()
+	return here + string(filepath.Separator) + dir, err
+}
+
 // regular refuses what cannot be mapped as a file.
 func regular(op, name string, info fs.FileInfo) error {
 	var kind string
@@ -304,7 +319,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	}
 	if made != "" {
 		// Now, since the program may change its directory before it syncs.
-		if f.syncer.dir, err = filepath.Abs(filepath.Dir(made)); err != nil {
+		if f.syncer.dir, err = directoryOf(made); err != nil {
 			return nil, pathError(op, name, err)
 		}
 	}

@@ -3,6 +3,8 @@ package mmapio_test
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/mmapio/mmapio"
@@ -69,4 +71,28 @@ func TestSyncRange(t *testing.T) {
 		wantRangeError(t, s.call(f, 0, size+1), mmapio.RangeError{Op: s.op, Path: "anonymous", Len: size + 1, Size: size})
 	}
 	mustClose(t, f)
+}
+
+// TestEntryAboveLink: ".." after a link leads to where the link's directory lies, and
+// that is where a new file has its entry.
+func TestEntryAboveLink(t *testing.T) {
+	needMaps(t)
+	prove.WineLacks(t, "symbolic links: it says that it made one, and there is none")
+	dir := prove.TempDir(t)
+	for _, d := range []string{"here", "there", "there/deep"} {
+		check(t, os.Mkdir(filepath.Join(dir, d), 0o755))
+	}
+	if err := os.Symlink(filepath.Join("..", "there", "deep"), filepath.Join(dir, "here", "link")); err != nil {
+		prove.Unable(t, "links cannot be made here: %v", err)
+	}
+	t.Chdir(filepath.Join(dir, "here"))
+	for _, name := range []string{"link/../f", dir + "/here/link/../g"} {
+		f := opened(t)(mmapio.Create(name, 1))
+		info, err := f.Stat()
+		check(t, err)
+		if entry, err := os.Stat(mmapio.EntryIn(f) + "/" + filepath.Base(name)); err != nil || !os.SameFile(info, entry) {
+			t.Errorf("%s: not in %s: %v", name, mmapio.EntryIn(f), err)
+		}
+		mustClose(t, f)
+	}
 }
