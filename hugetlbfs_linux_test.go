@@ -116,3 +116,17 @@ func TestHugetlbfsVerifyLocked(t *testing.T) {
 		}
 	}
 }
+
+// Whether an empty file can be mapped is tried, and of that nothing is left either.
+func TestHugetlbfsEmpty(t *testing.T) {
+	path, _ := hugetlbFile(t, "4")
+	prove.Need(t, prove.Pagemap)
+	check(t, os.Truncate(path, 0))
+	for _, mode := range allModes {
+		f := mustOpen(t, path, &mmapio.Options{Mode: mode})
+		mustClose(t, f)
+		if left := prove.MappingsOf(t, 0, path); len(left) > 0 {
+			t.Errorf("%v: after Close is mapped %v", mode, left)
+		}
+	}
+}

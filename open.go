@@ -285,7 +285,8 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	if err := o.reservable(op, name); err != nil {
 		return nil, err
 	}
-	if size == 0 && sys.CanReserve {
+	huge := sys.HugeFile(file, info)
+	if size == 0 && sys.CanReserve && huge == 0 { // of huge pages one would stay mapped
 		// Nothing is mapped yet that would find it out. Many have no length.
 		s, err := sys.MapFile(file, 0, sys.PageSize(), sys.Read)
 		if err == nil {
@@ -310,7 +311,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	f := &File{
 		src: &source{
 			name: name, mode: o.Mode, off: o.Offset, file: file, info: info,
-			huge: sys.HugeFile(file, info), shared: shared,
+			huge: huge, shared: shared,
 		},
 		opts: *o,
 	}
