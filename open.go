@@ -285,14 +285,9 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	if err := o.reservable(op, name); err != nil {
 		return nil, err
 	}
-	huge := sys.HugeFile(file, info)
-	if size == 0 && sys.CanReserve && huge == 0 { // of huge pages one would stay mapped
+	if size == 0 {
 		// Nothing is mapped yet that would find it out. Many have no length.
-		s, err := sys.MapFile(file, 0, sys.PageSize(), sys.Read)
-		if err == nil {
-			err = s.Free()
-		}
-		if errors.Is(err, sys.ErrUnmappable) {
+		if err := sys.CheckMappable(file, info); err != nil {
 			return nil, pathError(op, name, err)
 		}
 	}
@@ -311,7 +306,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	f := &File{
 		src: &source{
 			name: name, mode: o.Mode, off: o.Offset, file: file, info: info,
-			huge: huge, shared: shared,
+			huge: sys.HugeFile(file, info), shared: shared,
 		},
 		opts: *o,
 	}

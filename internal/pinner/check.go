@@ -2,6 +2,8 @@ package pinner
 
 import (
 	"context"
+
+	"github.com/mmapio/mmapio/internal/sys"
 )
 
 // A Report says what locking files would need, and what of that there is.
@@ -71,11 +73,11 @@ func (v Verdict) String() string {
 	}
 }
 
-// Check finds out whether locking the files would succeed. Files that cannot
-// be opened are left out, and the error names them: with them it would fail.
+// Check finds out whether locking the files would succeed. Files that cannot be
+// opened or mapped are left out, and the error names them: with them it would fail.
 // A soft limit below the hard one is no obstacle, since it can be raised.
 func Check(ctx context.Context, files []File) (*Report, error) {
-	all, failed := Status(ctx, files)
+	all, failed := lookAt(ctx, files, sys.CheckMappable)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

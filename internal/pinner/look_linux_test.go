@@ -1,6 +1,10 @@
 package pinner
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,5 +35,24 @@ func TestLookWithoutProc(t *testing.T) {
 	prove.Need(t, prove.Root)
 	if res := chrooted.Run(t, prove.Memlock(1<<20), prove.Args(t.TempDir())); res.Code != 0 {
 		t.Error(res)
+	}
+}
+
+// What lock refuses because its file system maps no files does not fit.
+func TestCheckUnmappable(t *testing.T) {
+	prove.Need(t, prove.Linux)
+	good := prove.NewFile(t, t.TempDir(), "good", 1)
+	for _, path := range []string{"/proc/self/maps", "/proc/uptime", "/sys/kernel/mm/ksm/run"} {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		_, lock := Hold(t.Context(), []File{{Path: path}})
+		report, err := Check(t.Context(), []File{{Path: good}, {Path: path}})
+		if err == nil || lock == nil || err.Error() != lock.Error() || !strings.Contains(err.Error(), path+": ") {
+			t.Errorf("%s: check says %v, lock %v", path, err, lock)
+		}
+		if report.Files != 1 {
+			t.Errorf("%s: of %d files %+v", path, report.Files, report)
+		}
 	}
 }

@@ -51,9 +51,14 @@ func holesOf(f *os.File, info fs.FileInfo) *holes {
 // Status asks how much of each file is in RAM. Files that cannot be asked
 // about are left out, and the error names them.
 func Status(ctx context.Context, files []File) ([]Residency, error) {
+	return lookAt(ctx, files, func(*os.File, fs.FileInfo) error { return nil })
+}
+
+// lookAt is Status of files that fit a purpose.
+func lookAt(ctx context.Context, files []File, fits func(*os.File, fs.FileInfo) error) ([]Residency, error) {
 	all := make([]Residency, len(files))
 	errs := make([]error, len(files))
-	each(ctx, len(files), func(i int) { all[i], errs[i] = residency(files[i]) })
+	each(ctx, len(files), func(i int) { all[i], errs[i] = residency(files[i], fits) })
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -69,7 +74,7 @@ func Status(ctx context.Context, files []File) ([]Residency, error) {
 	return known, errors.Join(errs...)
 }
 
-func residency(file File) (Residency, error) {
+func residency(file File, fits func(*os.File, fs.FileInfo) error) (Residency, error) {
 	var f *os.File
 	var info fs.FileInfo
 	file, err := file.byAnyName(func(file File) (err error) {
@@ -80,6 +85,9 @@ func residency(file File) (Residency, error) {
 		return Residency{File: file}, err
 	}
 	defer f.Close() //nolint:errcheck // only read from
+	if err := fits(f, info); err != nil {
+		return Residency{File: file}, pathError("open", file.Path, err)
+	}
 	file.Size = info.Size()
 	r := Residency{File: file, Resident: Unknown, holes: holesOf(f, info)}
 	counts, err := sys.Resident(f, 0, r.Size)

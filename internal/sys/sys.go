@@ -12,6 +12,7 @@ package sys
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 )
 
@@ -93,6 +94,23 @@ type Space struct {
 // a copy made now, and Write is ErrUnsupported.
 func MapFile(f *os.File, off int64, n int, a Access) (*Space, error) {
 	return mapFile(f, off, n, a)
+}
+
+// CheckMappable tries to map a page, of which nothing is left afterwards, and returns
+// ErrUnmappable if that is the reason why it cannot. info is about f. Where CanReserve
+// is false it succeeds, since nothing is mapped there of a file without length.
+func CheckMappable(f *os.File, info fs.FileInfo) error {
+	if !CanReserve || HugeFile(f, info) != 0 { // less than a huge page is never unmapped
+		return nil
+	}
+	s, err := MapFile(f, 0, PageSize(), Read)
+	if err == nil {
+		err = s.Free()
+	}
+	if errors.Is(err, ErrUnmappable) {
+		return ErrUnmappable
+	}
+	return nil
 }
 
 // A Room is address space that was set aside for a mapping that is to come, so
