@@ -21,14 +21,7 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 	if size == 0 && reserve == 0 {
 		return newMemory(e, 0).generation(0), nil
 	}
-	err := f.mapSpace(e, int(size), int(reserve))
-	if isNoMemory(err) {
-		idle.reclaim(func() bool {
-			err = f.mapSpace(e, int(size), int(reserve))
-			return !isNoMemory(err)
-		})
-	}
-	if err != nil {
+	if err := idle.spare(func() error { return f.mapSpace(e, int(size), int(reserve)) }); err != nil {
 		return nil, f.fail(op, noAddresses(err, max(size, reserve)))
 	}
 	return newMemory(e, int(size)).generation(int(size)), nil
@@ -55,10 +48,13 @@ func (o *Options) reservable(op, name string) error {
 	if o.Reserve == 0 {
 		return nil
 	}
-	s, err := sys.Reserve(int(o.Reserve))
-	if err == nil {
-		err = s.Free()
-	}
+	err := idle.spare(func() error {
+		s, err := sys.Reserve(int(o.Reserve))
+		if err == nil {
+			err = s.Free()
+		}
+		return err
+	})
 	if err != nil {
 		return pathError(op, name, noAddresses(err, o.Reserve))
 	}

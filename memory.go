@@ -276,6 +276,19 @@ func (s *idleSpace) sub(n int) {
 	s.bytes.Add(-int64(n))
 }
 
+// spare calls take, and again where it fails for want of addresses that closed Files
+// have.
+func (s *idleSpace) spare(take func() error) error {
+	err := take()
+	if isNoMemory(err) {
+		s.reclaim(func() bool {
+			err = take()
+			return !isNoMemory(err)
+		})
+	}
+	return err
+}
+
 // reclaim has the collector look for addresses to give back, for a mapping that
 // failed for want of them, and tries again as they are given back until it is enough.
 func (s *idleSpace) reclaim(enough func() bool) {

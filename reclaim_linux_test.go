@@ -12,8 +12,8 @@ import (
 	"github.com/mmapio/mmapio/internal/prove"
 )
 
-// reopenInLittle closes many small Files, then a large one, and opens that again, where
-// there is no room for two of it.
+// reopenInLittle closes many small Files, then a large one, or one that reserves as much,
+// and opens that again, where there is no room for two of it.
 var reopenInLittle = prove.Register("reopen in little", func(args []string) int {
 	t := prove.T()
 	heap := make([]byte, 16<<20) // so that the runtime need not ask for memory
@@ -21,15 +21,18 @@ var reopenInLittle = prove.Register("reopen in little", func(args []string) int 
 	runtime.KeepAlive(heap)
 	runtime.GC()
 	debug.SetGCPercent(-1) // nothing is given back before it is missed
-	large := &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 1 << 28, Sparse: true}
+	large := []*mmapio.Options{
+		{Mode: mmapio.ReadWrite, Create: true, MinSize: 1 << 28, Sparse: true},
+		{Mode: mmapio.ReadWrite, Reserve: 1 << 28},
+	}
 	var was unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_AS, &was))
 	check(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(vmSize(t)) + 1<<28 + 1<<27, Max: was.Max}))
-	for range 5 {
+	for i := range 10 {
 		for range 200 {
 			mustClose(t, mustOpen(t, args[0], nil))
 		}
-		mustClose(t, mustOpen(t, args[1], large))
+		mustClose(t, mustOpen(t, args[1], large[i%2]))
 	}
 	check(t, unix.Setrlimit(unix.RLIMIT_AS, &was))
 	return 0
