@@ -1,6 +1,7 @@
 package mmapio
 
 import (
+	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,9 @@ func (f *File) wrote(op string, n, writes int64) error {
 	}
 	if p.syncer.failed.Load() != nil {
 		return f.policyFailed(op, p.syncer.earlier())
+	}
+	if f.cur.Load() == closedGeneration {
+		return f.fail(op, fs.ErrClosed) // perhaps after the last sync: somebody holds the memory
 	}
 	if !p.armed.Load() {
 		p.arm()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,5 +107,36 @@ func TestPolicyEnds(t *testing.T) {
 	mmapio.Tick(f)
 	if got := mmapio.Asked(f); got != n {
 		t.Errorf("%d syncs after Close", got-n)
+	}
+}
+
+// TestPolicyClosedWhileHeld: Close waits for no write where memory is held, so one that
+// comes too late for the last sync says that the File is closed, though none was due.
+func TestPolicyClosedWhileHeld(t *testing.T) {
+	prove.LeakCheck(t)
+	disk := slowfs.Start(t, slowfs.Options{})
+	for _, p := range []mmapio.SyncPolicy{{Writes: 2}, {Bytes: 1 << 40}, {Interval: time.Hour}} {
+		for name, write := range map[string]func(f *mmapio.File) error{
+			"WriteAt": func(f *mmapio.File) error { _, err := f.WriteAt([]byte("late"), 0); return err },
+			"StoreAt": func(f *mmapio.File) error { return mmapio.StoreAt(f, 0, [4]byte{'l', 'a', 't', 'e'}) },
+		} {
+			f := synced(t, disk, p)
+			r := mustRegion(t, f, 0, 1)
+			var once sync.Once
+			restore := mmapio.WhenFound(func() { once.Do(func() { mustClose(t, f) }) })
+			err := write(f)
+			restore()
+			r.Release()
+			if f.Size() != 0 {
+				t.Fatal("it is open still: this proves nothing")
+			}
+			var got [4]byte
+			if disk.DurableAt("f", got[:], 0); err == nil && string(got[:]) != "late" {
+				t.Errorf("%+v: %s succeeds, and %q is durable after Close", p, name, got)
+			}
+			if err != nil {
+				wantPathError(t, err, strings.ToLower(name), disk.Path("f"), fs.ErrClosed)
+			}
+		}
 	}
 }
