@@ -221,6 +221,9 @@ func (f *File) copyWithin(op string, g *generation, dst, src []byte) (n int, err
 func (f *File) copySteps(op string, g *generation, dst, src []byte, off int64, store, held bool) (n int, err error) {
 	end, careful := off+int64(len(dst)), off // up to careful it goes by pages
 	for n < len(dst) {
+		if n > 0 && !held && f.cur.Load() == closedGeneration {
+			return n, f.fail(op, fs.ErrClosed) // somebody holds the memory, so no fault tells
+		}
 		at := off + int64(n)
 		step := g.mem.step(at, end, bringStep)
 		if at < careful {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -238,5 +239,36 @@ func TestWriteAtCut(t *testing.T) {
 			same(t, name, onDisk(t, path)[:size], content[:size])
 		}
 		mustClose(t, f)
+	}
+}
+
+// TestCloseEndsHeldCopies: a long copy does not go on after Close because somebody
+// holds the memory, which would be taken from under it else.
+func TestCloseEndsHeldCopies(t *testing.T) {
+	const size = 4 << 20
+	for _, c := range []struct {
+		op   string
+		mode mmapio.Mode // of CopyOnWrite nothing is read past the mapping
+		call func(f *mmapio.File, p []byte, off int64) (int, error)
+	}{
+		{"readat", mmapio.CopyOnWrite, (*mmapio.File).ReadAt},
+		{"writeat", mmapio.ReadWrite, (*mmapio.File).WriteAt},
+	} {
+		path, content := patternFile(t, size)
+		f := mustOpen(t, path, &mmapio.Options{Mode: c.mode})
+		r := mustRegion(t, f, 0, 1)
+		var once sync.Once
+		restore := mmapio.WhenFound(func() { once.Do(func() { mustClose(t, f) }) })
+		n, err := c.call(f, make([]byte, size), 0)
+		restore()
+		wantPathError(t, err, c.op, path, fs.ErrClosed)
+		if n > 1<<20 {
+			t.Errorf("%s: %d bytes", c.op, n)
+		}
+		if c.op == "writeat" {
+			clear(content[:n])
+		}
+		same(t, "the file", onDisk(t, path), content)
+		r.Release()
 	}
 }

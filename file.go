@@ -99,7 +99,8 @@ func (f *File) SyscallConn() (syscall.RawConn, error) {
 // Close ends the File: all methods fail with fs.ErrClosed from now on, also a
 // second Close. Locks and pins end. Memory that a running View or Update, a
 // Region, Value or Values still uses stays mapped until they end; Close does
-// not wait for them. It waits for copying calls.
+// not wait for them. It waits for copying calls, but where such memory stays: there
+// one that is under way ends by itself, a long one half-way with fs.ErrClosed.
 //
 // With Options.Sync it makes a last sync and returns its error; else it does not
 // write anything: see [File.Sync]. As close(2) does, it drops the process's
