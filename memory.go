@@ -13,6 +13,7 @@ import (
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/gate"
 	"github.com/mmapio/mmapio/internal/known"
+	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -255,15 +256,26 @@ const (
 	idleCount = 8192    // an eighth of the mappings that a process may have
 	idleBytes = 1 << 44 // an eighth of the address space of 47 bits …
 	idleSmall = 1 << 28 // … or of 31
+	idleLeast = 1 << 26 // not worth a question
 )
+
+// idleMost is how many bytes may wait. Where the process has a limit, what waits is
+// also what the runtime cannot have, which ends the program.
+func idleMost() int64 {
+	most := int64(idleSmall)
+	if strconv.IntSize == 64 {
+		most = idleBytes
+	}
+	if limit, err := limits.AddressSpace(); err == nil && limit != limits.None {
+		most = min(most, limit/8)
+	}
+	return most
+}
 
 func (s *idleSpace) add(n int) {
 	count, bytes := s.count.Add(1), s.bytes.Add(int64(n))
-	limit := int64(idleSmall)
-	if strconv.IntSize == 64 {
-		limit = idleBytes
-	}
-	if (count > idleCount || bytes > limit) && s.collecting.CompareAndSwap(false, true) {
+	much := count > idleCount || bytes > idleLeast && bytes > idleMost()
+	if much && s.collecting.CompareAndSwap(false, true) {
 		go func() {
 			defer s.collecting.Store(false)
 			runtime.GC()

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,38 @@ func TestReopenInLittleSpace(t *testing.T) {
 	prove.Need(t, prove.AddressLimit)
 	small, _ := patternFile(t, pageSize)
 	if res := reopenInLittle.Run(t, prove.Args(small, filepath.Join(tempDir(t), "large"))); res.Code != 0 {
+		t.Error(res)
+	}
+}
+
+// closeInLittle closes Files that together have more than half of the addresses that
+// are left, and then waits until most of those are free.
+var closeInLittle = prove.Register("close in little", func(args []string) int {
+	t := prove.T()
+	debug.SetGCPercent(-1) // nobody but the library sees to it
+	var was unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_AS, &was))
+	const each, left = 100 << 20, 1 << 30
+	before := vmSize(t)
+	check(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(before) + left, Max: was.Max}))
+	for range 8 {
+		mustClose(t, mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: each}))
+		time.Sleep(time.Millisecond)
+	}
+	until(t, "given back", func() bool { return vmSize(t) < before+left/2 })
+	check(t, unix.Setrlimit(unix.RLIMIT_AS, &was))
+	return 0
+})
+
+// TestCloseInLittleSpace: what closed Files had does not keep from the runtime what the
+// process may have.
+func TestCloseInLittleSpace(t *testing.T) {
+	if raceBuild() {
+		prove.Unable(t, "the race detector asks for memory of its own")
+	}
+	prove.Need(t, prove.AddressLimit)
+	path, _ := patternFile(t, pageSize)
+	if res := closeInLittle.Run(t, prove.Args(path)); res.Code != 0 {
 		t.Error(res)
 	}
 }
