@@ -14,6 +14,8 @@ import (
 	"testing"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 	"github.com/mmapio/mmapio/internal/slowfs"
@@ -266,9 +268,13 @@ func TestDiskFull(t *testing.T) {
 	prove.NeedE2E(t, prove.Linux, prove.Root, prove.LoopDevice, prove.Ext4, prove.TmpfsMount)
 	for name, dir := range map[string]string{
 		"ext4": prove.LoopFS(t, "ext4", 16<<20).Dir, "tmpfs": prove.SmallTmpfs(t, 2<<20),
+		blockMapped: prove.LoopFS(t, "ext4", 16<<20).Dir,
 	} {
 		t.Run(name, func(t *testing.T) {
 			path, filler := filepath.Join(dir, "sparse"), filepath.Join(dir, "filler")
+			if name == blockMapped {
+				withoutExtents(t, path)
+			}
 			if err := os.WriteFile(path, pattern(fullData*pageSize, 3), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -289,6 +295,28 @@ func TestDiskFull(t *testing.T) {
 				t.Error(res)
 			}
 		})
+	}
+}
+
+// blockMapped is a file that ext4 keeps as ext3 did, and reserves no blocks for.
+const blockMapped = "ext4, block-mapped"
+
+// withoutExtents makes such a file, empty.
+func withoutExtents(t testing.TB, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	check(t, err)
+	defer f.Close()
+	const extents = 0x80000 // FS_EXTENT_FL
+	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags&^extents)
+	}
+	if err != nil {
+		prove.Unable(t, "ext4 keeps to extents: %v", err)
+	}
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, 1); !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatalf("fallocate of a file without extents: %v", err)
 	}
 }
 

@@ -60,8 +60,12 @@ func probe(f *os.File, off, n int64) (lacking bool, err error) {
 			return err
 		}
 		err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
-		if err == nil {
+		switch err { //nolint:errorlint // bare errnos
+		case nil:
 			err = unshare(fd, off, n)
+		case unix.EOPNOTSUPP, unix.ENOSYS: //nolint:errorlint // bare errnos
+			lacking = free(fd) < 2 // there is nothing else to go by
+			return nil
 		}
 		if err != nil {
 			return err
@@ -76,9 +80,6 @@ func probe(f *os.File, off, n int64) (lacking bool, err error) {
 		lacking = room < 2 || room < 12 && after.Blocks > before.Blocks
 		return nil
 	})
-	if err == unix.EOPNOTSUPP || err == unix.ENOSYS { //nolint:errorlint // bare errno
-		return false, nil
-	}
 	return lacking, err
 }
 
