@@ -250,16 +250,28 @@ var errNoReserve error = &sentinel{
 	errors.ErrUnsupported,
 }
 
-// zeroFill writes zeroes to [before, to). On error the file has its old length.
+// zeroFill makes a file of length before that of to by zeroes at its end, and never
+// goes over what others add meanwhile. On error the file has its old length, unless
+// they did.
 func zeroFill(file *os.File, before, to int64) error {
 	buf := make([]byte, min(to-before, 1<<20))
-	for from := before; from < to; {
-		n, err := file.WriteAt(buf[:min(int64(len(buf)), to-from)], from)
-		from += int64(n)
+	for size, alone := before, true; ; {
+		info, err := file.Stat()
 		if err != nil {
-			cutBack(file, before, from) //nolint:errcheck // the first error counts
+			return err
+		}
+		now := info.Size()
+		alone = alone && now == size
+		if now >= to {
+			return nil
+		}
+		n, err := sys.Append(file, buf[:min(int64(len(buf)), to-now)], now)
+		size = now + int64(n)
+		if err != nil {
+			if alone {
+				cutBack(file, before, size) //nolint:errcheck // the first error counts
+			}
 			return err
 		}
 	}
-	return nil
 }

@@ -125,3 +125,15 @@ func unshare(fd int, off, n int64) error {
 	}
 	return err
 }
+
+func appendTo(f *os.File, b []byte, end int64) (n int, err error) {
+	err = control(f, func(fd int) (err error) {
+		n, err = unix.Pwritev2(fd, [][]byte{b}, end, unix.RWF_APPEND)
+		return err
+	})
+	switch err { //nolint:errorlint // bare errnos
+	case unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.EPERM: //nolint:errorlint // bare errnos
+		return f.WriteAt(b, end) // an older kernel, or the filter of a container
+	}
+	return max(n, 0), err
+}

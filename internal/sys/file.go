@@ -65,6 +65,12 @@ func SyncDir(dir string, f *os.File) (lasting bool, err error) { return syncDir(
 // for files without holes.
 func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
 
+// Append writes b at the end of f, which is at end unless others have moved it since.
+// Only Linux sees to that, and writes over nothing.
+//
+// pwritev2(2) with RWF_APPEND, Linux 4.16.
+func Append(f *os.File, b []byte, end int64) (int, error) { return appendTo(f, b, end) }
+
 // ReadAt is f.ReadAt for what may meet f.Close: on Windows package os then may
 // lose count of those who use f, and Close waits for ever. ErrUnsupported where
 // somebody keeps others from reading the range, which says nothing about mappings
