@@ -250,6 +250,7 @@ type idleSpace struct {
 	count, bytes atomic.Int64
 	freed        atomic.Uint64 // how often some was given back
 	collecting   atomic.Bool
+	missed       atomic.Bool // by the collector: more has come since it began
 }
 
 const (
@@ -275,12 +276,27 @@ func idleMost() int64 {
 func (s *idleSpace) add(n int) {
 	count, bytes := s.count.Add(1), s.bytes.Add(int64(n))
 	much := count > idleCount || bytes > idleLeast && bytes > idleMost()
-	if much && s.collecting.CompareAndSwap(false, true) {
-		go func() {
-			defer s.collecting.Store(false)
-			runtime.GC()
-		}()
+	if much {
+		s.missed.Store(true)
+		s.collect()
 	}
+}
+
+// collect has the collector run until it has looked for all that made it too much: what
+// comes while it is under way may have come too late for it.
+func (s *idleSpace) collect() {
+	if !s.collecting.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		for s.missed.Swap(false) {
+			runtime.GC()
+		}
+		s.collecting.Store(false)
+		if s.missed.Load() {
+			s.collect()
+		}
+	}()
 }
 
 func (s *idleSpace) sub(n int) {
