@@ -74,6 +74,24 @@ func cutsBehindLocks(t *testing.T, path string, o *mmapio.Options, longer int64,
 	mustClose(t, f)
 }
 
+// TestResizeKeepsLocksFarBehind: so does a shrink, which may end inside of a page that
+// lies further behind the start of what is locked than a folio is long.
+func TestResizeKeepsLocksFarBehind(t *testing.T) {
+	prove.Need(t, prove.Advice, prove.Pagemap)
+	const size = 24 * mib
+	needLockOf(t, 2*size)
+	path, _ := patternFile(t, size)
+	f, g := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite}), mustOpen(t, path, nil)
+	for _, f := range []*mmapio.File{f, g} {
+		check(t, f.LockAll())
+	}
+	for to := int64(size - 777); to > 9*mib; to -= mib - 3*pageSize - 5 {
+		mustResize(t, f, to)
+		prove.AssertHeld(t, memoryOf(t, f))
+		prove.AssertHeld(t, memoryOf(t, g)[:to])
+	}
+}
+
 // inPipe puts the start of a file into a pipe, which refers to the page cache.
 func inPipe(t *testing.T, path string) (undo func()) {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"weak"
 
+	"github.com/mmapio/mmapio/internal/page"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -110,5 +111,6 @@ func (f *File) keepWithin(lo, hi int64) {
 	skew := int64(g.mem.delta) - f.src.off
 	// The file may be longer than what can be mapped.
 	hi = min(hi+skew, g.mem.mapped.Load())
-	f.keepIn(g, max(lo+skew, 0), int64(pageUp(int(max(hi, 0)))))
+	lo = page.Down(max(lo+skew, 0), int64(sys.PageSize()))
+	f.keepIn(g, lo, int64(pageUp(int(max(hi, 0)))))
 }
