@@ -260,6 +260,9 @@ func (f *File) hold(call *lockCall, w *window) (held bool, err error) {
 	onFault := sys.LocksOnFault()
 	if call.level == lockset.Now && len(missing) > 0 {
 		if run, err := w.populate(g, missing); err != nil {
+			if !w.halted && f.cur.Load().mem != m {
+				return false, nil // a shrink does not wait for who is in an older mapping
+			}
 			return false, w.lockError(call, g, run, err)
 		}
 	}

@@ -77,10 +77,11 @@ func (f *File) bringIn(ctx context.Context, op string, off, n int64) error {
 			}
 			pass.Leave()
 			runtime.KeepAlive(g)
-			if err != nil || f.cur.Load().mem == g.mem {
+			if w.halted || f.cur.Load().mem == g.mem {
 				return err
 			}
-			// The mapping has moved meanwhile.
+			// The mapping has moved meanwhile, and the file may have been cut since:
+			// a shrink does not wait for who is in an older mapping.
 		}
 	}
 	return r.run()
@@ -183,7 +184,11 @@ func (w *window) populate(g *generation, runs []lockset.Run) (lockset.Run, error
 				return run, err
 			}
 			end := min(run.Hi, at+m.piece())
-			if err := r.f.populate(g, at, end); err != nil {
+			err := failpoint("populate")
+			if err == nil {
+				err = r.f.populate(g, at, end)
+			}
+			if err != nil {
 				return lockset.Run{Lo: at, Hi: end}, err
 			}
 			waited := m.waited(end - at)
