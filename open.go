@@ -287,7 +287,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 	}
 	if size == 0 {
 		// Nothing is mapped yet that would find it out. Many have no length.
-		if err := sys.CheckMappable(file, info); err != nil {
+		if err := sys.CheckMappable(file, info, o.Mode.access()); err != nil {
 			return nil, pathError(op, name, err)
 		}
 	}

@@ -2,6 +2,8 @@ package pinner
 
 import (
 	"context"
+	"io/fs"
+	"os"
 
 	"github.com/mmapio/mmapio/internal/sys"
 )
@@ -77,7 +79,9 @@ func (v Verdict) String() string {
 // opened or mapped are left out, and the error names them: with them it would fail.
 // A soft limit below the hard one is no obstacle, since it can be raised.
 func Check(ctx context.Context, files []File) (*Report, error) {
-	all, failed := lookAt(ctx, files, sys.CheckMappable)
+	all, failed := lookAt(ctx, files, func(f *os.File, info fs.FileInfo) error {
+		return sys.CheckMappable(f, info, sys.Read)
+	})
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

@@ -155,6 +155,9 @@ func (s *server) opened(out *fuse.OpenOut) {
 	if s.opts.NoFlush {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH
 	}
+	if s.opts.DirectIO {
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	}
 }
 
 func (s *server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {

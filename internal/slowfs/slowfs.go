@@ -50,6 +50,7 @@ type Options struct {
 	Capacity int64 // bytes that fit; 0: no limit. Counted in blocks of 4 KiB; what is unlinked counts until it is closed
 
 	WritebackCache bool // write(2) stays in the page cache too; otherwise it goes through at once. Stores through a mapping always stay
+	DirectIO       bool // read(2) goes past the page cache, as sshfs -o direct_io has it: the kernel then maps files privately only
 	NoFlush        bool // close neither writes dirty pages nor sends FLUSH: what a disk file system does
 
 	// FsyncCommitsNames makes FSYNC of a file commit all names so far, as the journal of ext4 does.

@@ -97,13 +97,14 @@ func MapFile(f *os.File, off int64, n int, a Access) (*Space, error) {
 }
 
 // CheckMappable tries to map a page, of which nothing is left afterwards, and returns
-// ErrUnmappable if that is the reason why it cannot. info is about f. Where CanReserve
-// is false it succeeds, since nothing is mapped there of a file without length.
-func CheckMappable(f *os.File, info fs.FileInfo) error {
+// ErrUnmappable if that is the reason why it cannot: some file systems map files
+// privately only. info is about f. Where CanReserve is false it succeeds, since nothing
+// is mapped there of a file without length.
+func CheckMappable(f *os.File, info fs.FileInfo, a Access) error {
 	if !CanReserve || HugeFile(f, info) != 0 { // less than a huge page is never unmapped
 		return nil
 	}
-	s, err := MapFile(f, 0, PageSize(), Read)
+	s, err := MapFile(f, 0, PageSize(), a)
 	if err == nil {
 		err = s.Free()
 	}
