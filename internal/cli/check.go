@@ -47,7 +47,7 @@ func printReport(w io.Writer, r *pinner.Report) error {
 		if q.Verdict == pinner.Fits && q.Need == pinner.Unknown {
 			verdict = "-" // told for information
 		}
-		t.row(fileName(q.Name), amount(q.Need, q.Unit), amount(q.Have, q.Unit), verdict, q.Fact)
+		t.row(fileName(q.Name), amount(q.Need, q.Unit), amount(q.Have, q.Unit), verdict, printable(q.Fact))
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s, %s: %s, %s not in RAM yet\n", count(int64(r.Files), "file"), sizes(r.Bytes),
@@ -57,7 +57,7 @@ func printReport(w io.Writer, r *pinner.Report) error {
 	}
 	for _, q := range r.Requirements {
 		if q.Verdict != pinner.Fits {
-			fmt.Fprintf(&out, "%v: %s\n", q.Verdict, q.Refusal())
+			fmt.Fprintf(&out, "%v: %s\n", q.Verdict, printable(q.Refusal()))
 		}
 	}
 	_, err := io.WriteString(w, out.String())

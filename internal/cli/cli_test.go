@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmapio/mmapio/internal/pinner"
 	"github.com/mmapio/mmapio/internal/prove"
 )
 
@@ -181,6 +182,19 @@ func TestPrintable(t *testing.T) {
 }
 
 // All and nothing are never said of less and of more.
+// What check says of a file stands on one line as well, and changes no terminal.
+func TestReportPrintable(t *testing.T) {
+	const odd = "/a\nb\x1b[31m"
+	var out strings.Builder
+	err := printReport(&out, &pinner.Report{Requirements: []pinner.Requirement{
+		{Name: "tmpfs of " + odd, Need: 2, Have: 1, Verdict: pinner.Refused, Fact: "has 1 B left", Remedy: "make room"},
+		{Name: "cgroup", Need: pinner.Unknown, Have: pinner.Unknown, Verdict: pinner.Doubtful, Fact: "cannot be read: " + odd},
+	}})
+	if lines := strings.Count(out.String(), "\n"); err != nil || lines != 6 || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("%d lines, %v: %q", lines, err, out.String())
+	}
+}
+
 func TestPercent(t *testing.T) {
 	for _, tc := range []struct {
 		part, whole int64
