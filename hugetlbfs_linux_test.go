@@ -1,6 +1,7 @@
 package mmapio_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -49,7 +50,8 @@ func TestHugetlbfsUnmapped(t *testing.T) {
 		for _, o := range []mmapio.Options{
 			{}, {Length: pageSize}, {Length: huge}, {Length: huge + pageSize}, {Offset: huge, Length: 1},
 			{Length: huge + pageSize, HugePages: true}, {NoDump: true, Length: pageSize},
-			{Reserve: 3 * huge},
+			{Reserve: 3 * huge}, {Offset: pageSize}, {Offset: huge - 1, NoDump: true, NoFork: true},
+			{Offset: huge + pageSize + 5, Reserve: 2 * huge}, {Offset: 2 * pageSize, Length: pageSize, HugePages: true},
 		} {
 			o.Mode = mode
 			f := mustOpen(t, path, &o)
@@ -69,6 +71,43 @@ func TestHugetlbfsUnmapped(t *testing.T) {
 			mustClose(t, f)
 			if left := prove.MappingsOf(t, 0, path); len(left) > 0 {
 				t.Errorf("%+v: after Close is mapped %v", o, left)
+			}
+		}
+	}
+}
+
+// Any offset will do on hugetlbfs, too, though the kernel maps from huge pages on.
+func TestHugetlbfsOffset(t *testing.T) {
+	path, huge := hugetlbFile(t, "8")
+	prove.Need(t, prove.Pagemap, prove.Verify)
+	prove.LeakCheck(t)
+	content := pattern(2*huge, 1)
+	whole := mustOpen(t, path, &mmapio.Options{Mode: mmapio.ReadWrite})
+	_, err := whole.WriteAt(content, 0)
+	check(t, err)
+	mustClose(t, whole)
+	for _, mode := range allModes {
+		for _, off := range []int64{1, pageSize, huge - 1, huge + pageSize + 5} {
+			for _, reserve := range []int64{0, 4 * huge} {
+				f := mustOpen(t, path, &mmapio.Options{Mode: mode, Offset: off, Reserve: reserve})
+				if !bytes.Equal(contentOf(t, f), content[off:]) {
+					t.Errorf("%v at %d: other bytes", mode, off)
+				}
+				check(t, f.LockAll())
+				check(t, f.VerifyLocked(0, f.Size()))
+				if mode == mmapio.ReadWrite {
+					check(t, f.Resize(f.Size()+huge))
+					store(t, f, f.Size()-1, "x")
+					check(t, f.VerifyLocked(0, 2*huge-off))
+					check(t, f.Resize(f.Size()-huge))
+					if !bytes.Equal(contentOf(t, f), content[off:]) {
+						t.Errorf("at %d: other bytes after Resize", off)
+					}
+				}
+				mustClose(t, f)
+				if left := prove.MappingsOf(t, 0, path); len(left) > 0 {
+					t.Errorf("%v at %d: after Close is mapped %v", mode, off, left)
+				}
 			}
 		}
 	}

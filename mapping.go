@@ -17,7 +17,7 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 	}
 	e := &extent{src: f.src, gated: !sys.CanReserve || f.anonymous(), secret: f.anonymous() && f.opts.secret()}
 	e.delta = int(f.src.off % int64(sys.PageSize()))
-	e.base = int(f.src.off%int64(sys.Granularity())) - e.delta
+	e.base = int(f.src.off%int64(max(sys.Granularity(), f.src.huge))) - e.delta
 	if size == 0 && reserve == 0 {
 		return newMemory(e, 0).generation(0), nil
 	}
@@ -117,16 +117,21 @@ func (f *File) mapSpace(e *extent, n, reserve int) (err error) {
 		}
 		if e.space, err = sys.Reserve(f.src.whole(lead+max(n, reserve)) + room); err == nil {
 			start := f.src.off - int64(lead)
-			e.base = toHuge(e.space.Addr(), start, room)
+			at := toHuge(e.space.Addr(), start, room)
+			e.base += at
 			if n > 0 {
-				err = e.space.Place(f.src.file, start, e.base, f.src.whole(lead+n), f.src.mode.access())
+				err = e.space.Place(f.src.file, start, at, f.src.whole(lead+n), f.src.mode.access())
 			}
 		}
 	default:
 		e.space, err = sys.MapFileIn(&f.room, f.src.file, f.src.off-int64(lead), f.src.whole(lead+n), f.src.mode.access())
 	}
 	if err == nil && n > 0 {
-		err = f.adviseNew(e, e.base, f.src.whole(e.delta+n))
+		at, length := e.base, e.delta+n
+		if f.src.huge > 0 { // there is no advice for less than a page
+			at, length = at+e.delta-lead, f.src.whole(lead+n)
+		}
+		err = f.adviseNew(e, at, length)
 	}
 	if err != nil && e.space != nil {
 		e.space.Free() //nolint:errcheck // the first error counts
