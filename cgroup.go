@@ -48,14 +48,15 @@ func (r *room) release() {
 }
 
 // roomInCgroups refuses what would make the kernel kill the process. What it
-// does not refuse has its room until that is released.
+// does not refuse has its room until that is released. The pages of hugetlbfs are set
+// aside beforehand, and charged elsewhere: where they are too few, that is an error.
 func (f *File) roomInCgroups(ctx context.Context, call *lockCall, g *generation, missing []lockset.Run) (room, error) {
 	var bytes int64
 	for _, run := range missing {
 		bytes += run.Hi - run.Lo
 	}
 	call.unasked += bytes
-	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes {
+	if call.cgroups == cgroupsFree || call.unasked < unaskedBytes || f.src.huge > 0 {
 		return room{}, nil
 	}
 	call.unasked = 0

@@ -156,6 +156,20 @@ func TestHugetlbfsVerifyLocked(t *testing.T) {
 	}
 }
 
+// Huge pages are set aside beforehand: they take no room in memory and in cgroups, and
+// where there are too few of them nothing is killed.
+func TestHugetlbfsCgroup(t *testing.T) {
+	path, huge := hugetlbFile(t, "12")
+	prove.Need(t, prove.Pagemap, prove.MemCgroup)
+	check(t, os.Truncate(path, 12*huge))
+	group := prove.MemoryCgroup(t, 9*huge)
+	for _, way := range []string{"plain", "drop", "writable"} {
+		if res := lockTwice.Run(t, prove.In(group), prove.Args(path, way)); res.Code != 0 {
+			t.Errorf("%s: %v", way, res)
+		}
+	}
+}
+
 // Whether an empty file can be mapped is tried, and of that nothing is left either.
 func TestHugetlbfsEmpty(t *testing.T) {
 	path, _ := hugetlbFile(t, "4")
