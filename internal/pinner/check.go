@@ -90,20 +90,25 @@ func Check(ctx context.Context, files []File) (*Report, error) {
 
 func judge(all []Residency, m machine) *Report {
 	r := &Report{}
-	var unknown bool
+	var d demand
+	var huge bool
 	for _, f := range all {
 		r.add(f.Size)
 		if f.Size > 0 {
 			r.Mappings++
 		}
-		if f.Resident == Unknown {
-			unknown = true
-			r.Missing = plus(r.Missing, f.Pages()) // the worst case
-		} else {
-			r.Missing = plus(r.Missing, f.Pages()-f.Resident)
+		switch {
+		case f.huge:
+			huge = huge || f.Size > 0
+			continue
+		case f.Resident == Unknown:
+			d.guessed = true
+			d.missing = plus(d.missing, f.Pages()) // the worst case
+		default:
+			d.missing = plus(d.missing, f.Pages()-f.Resident)
 		}
+		d.pages = plus(d.pages, f.Pages())
 	}
-	d := demand{pages: r.Pages, missing: r.Missing, guessed: unknown}
 	if m.memlock != nil {
 		r.Requirements = append(r.Requirements, memlock(times(r.Pages, pageSize), *m.memlock)...)
 	}
@@ -118,7 +123,10 @@ func judge(all []Residency, m machine) *Report {
 		r.Requirements = append(r.Requirements, mapCount(r.Mappings, *m.maps))
 	}
 	r.Requirements = append(r.Requirements, m.doubts...)
-	if unknown {
+	if huge {
+		r.Requirements = append(r.Requirements, hugePages)
+	}
+	if r.Missing = d.missing; d.guessed || huge {
 		r.Missing = Unknown
 	}
 	return r

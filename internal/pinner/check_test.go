@@ -69,6 +69,10 @@ func TestJudge(t *testing.T) {
 			{Path: "/root", Limit: limits.None},
 		}}, Refused, []string{"cgroup /outer has a limit of 400 MiB (419430400), 100 MiB in use, 80 MiB of it", "would kill the process", "MemoryMax=960M"}},
 		{"cgroup, not known", []Residency{unknown(20 * mib)}, machine{cgroups: []limits.Cgroup{{Path: "/c", Limit: 10 * mib}}}, Refused, []string{"might kill the process"}},
+		{"huge pages", []Residency{{File: File{Path: "file", Size: 20 * mib}, Resident: Unknown, huge: true}}, machine{
+			available: mem(mib), cgroups: []limits.Cgroup{{Path: "/c", Limit: mib}},
+		}, Doubtful, []string{"hugetlbfs has huge pages only"}},
+		{"no huge pages", []Residency{{huge: true}}, machine{available: mem(mib)}, Fits, nil},
 		{"mappings", []Residency{inRAM(1, 0), inRAM(1, 0), inRAM(0, 0)}, machine{maps: &mapLimit{inUse: 49, limit: 101}}, Refused, []string{
 			"needs 2 mappings", "vm.max_map_count is 101", "49 mappings in use", "sysctl vm.max_map_count=128",
 		}},

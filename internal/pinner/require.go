@@ -141,6 +141,13 @@ func inMemory(all []Residency) (refused []Requirement) {
 	return refused
 }
 
+// hugePages is for files on hugetlbfs: what they need is neither memory that is
+// available nor charged to memory cgroups.
+var hugePages = Requirement{
+	Name: "hugetlbfs", Need: Unknown, Have: Unknown, Verdict: Doubtful,
+	Fact: "has huge pages only, which are set aside beforehand (vm.nr_hugepages): whether there are enough only trying tells",
+}
+
 // mapCount stays below half of what the kernel allows: where no mapping can be
 // made any more the Go runtime itself dies.
 func mapCount(need int64, m mapLimit) Requirement {

@@ -22,6 +22,7 @@ type Residency struct {
 	Resident int64 // pages, or Unknown
 
 	holes *holes // nil if there are none, or they take nothing to be read
+	huge  bool   // a file on hugetlbfs
 }
 
 // holes are what of a file has no block yet, on a file system that keeps its files
@@ -89,7 +90,7 @@ func residency(file File, fits func(*os.File, fs.FileInfo) error) (Residency, er
 		return Residency{File: file}, pathError("open", file.Path, err)
 	}
 	file.Size = info.Size()
-	r := Residency{File: file, Resident: Unknown, holes: holesOf(f, info)}
+	r := Residency{File: file, Resident: Unknown, holes: holesOf(f, info), huge: sys.HugeFile(f, info) != 0}
 	counts, err := sys.Resident(f, 0, r.Size)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
