@@ -138,7 +138,7 @@ func (f *File) refused(e *LockError, need, step int64) {
 		e.machine(need, m, "")
 		return
 	}
-	e.fact = fmt.Sprintf("needs %s: %v%s", size(need), e.Err, sys.LockHint)
+	e.fact = fmt.Sprintf("needs %s%s: %v%s", size(need), f.src.fewHuge(), e.Err, sys.LockHint)
 }
 
 func (e *LockError) mapCount(need, limit int64) {

@@ -170,6 +170,19 @@ func TestHugetlbfsCgroup(t *testing.T) {
 	}
 }
 
+// Errors for want of huge pages say so.
+func TestHugetlbfsTooFew(t *testing.T) {
+	path, _ := hugetlbFile(t, "1")
+	_, err := mmapio.Open(path)
+	f := mustOpen(t, path, &mmapio.Options{Mode: mmapio.CopyOnWrite})
+	for what, err := range map[string]error{"Open": err, "LockAll": f.LockAll()} {
+		if !errors.Is(err, unix.ENOMEM) || !strings.Contains(err.Error(), "vm.nr_hugepages") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	mustClose(t, f)
+}
+
 // Whether an empty file can be mapped is tried, and of that nothing is left either.
 func TestHugetlbfsEmpty(t *testing.T) {
 	path, _ := hugetlbFile(t, "4")

@@ -22,7 +22,7 @@ func (f *File) mapNew(op string, size, reserve int64) (*generation, error) {
 		return newMemory(e, 0).generation(0), nil
 	}
 	if err := idle.spare(func() error { return f.mapSpace(e, int(size), int(reserve)) }); err != nil {
-		return nil, f.fail(op, noAddresses(err, max(size, reserve)))
+		return nil, f.fail(op, noAddresses(err, max(size, reserve), f.src.fewHuge()))
 	}
 	return newMemory(e, int(size)).generation(int(size)), nil
 }
@@ -56,7 +56,7 @@ func (o *Options) reservable(op, name string) error {
 		return err
 	})
 	if err != nil {
-		return pathError(op, name, noAddresses(err, o.Reserve))
+		return pathError(op, name, noAddresses(err, o.Reserve, ""))
 	}
 	return nil
 }
@@ -74,13 +74,21 @@ func (e *addressError) Error() string {
 
 func (e *addressError) Unwrap() error { return e.err }
 
+// fewHuge is what is likely where memory lacks for a file on hugetlbfs; "" for others.
+func (s *source) fewHuge() string {
+	if s.huge == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" in huge pages of %d bytes, of which too few may be set aside (vm.nr_hugepages)", s.huge)
+}
+
 // noAddresses has the errno say what was asked for, and which limit is in the way, if
-// one is.
-func noAddresses(err error, n int64) error {
+// one is; otherwise is what to say if none is.
+func noAddresses(err error, n int64, otherwise string) error {
 	if !isNoMemory(err) {
 		return err
 	}
-	e := &addressError{n: n, err: err}
+	e := &addressError{n: n, why: otherwise, err: err}
 	if inUse, limit, err := limits.MapCount(); err == nil && inUse > limit-8 {
 		e.why = fmt.Sprintf(", and the process has %d of the %d mappings that vm.max_map_count allows", min(inUse, limit), limit)
 	} else if limit, err := limits.AddressSpace(); err == nil && limit != limits.None {
