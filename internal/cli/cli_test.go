@@ -181,7 +181,6 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// All and nothing are never said of less and of more.
 // What check says of a file stands on one line as well, and changes no terminal.
 func TestReportPrintable(t *testing.T) {
 	const odd = "/a\nb\x1b[31m"
@@ -195,6 +194,7 @@ func TestReportPrintable(t *testing.T) {
 	}
 }
 
+// All and nothing are never said of less and of more.
 func TestPercent(t *testing.T) {
 	for _, tc := range []struct {
 		part, whole int64
