@@ -164,3 +164,19 @@ func Overfull(states []CgroupState, need, others [2]int64) int {
 	}
 	return int(full.group.Path[0] - '0')
 }
+
+// SpareMeanwhile has a mapping fail for want of addresses that are given back before that
+// is seen, and tells how often it is tried.
+func SpareMeanwhile() (tries int, err error) {
+	var s idleSpace
+	s.add(1)
+	err = s.spare(func() error {
+		if tries++; tries > 1 {
+			return nil
+		}
+		s.freed.Add(1)
+		s.sub(1)
+		return sys.ErrNoMemory
+	})
+	return tries, err
+}

@@ -4,16 +4,13 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 	"weak"
 
 	"github.com/mmapio/mmapio/internal/fault"
 	"github.com/mmapio/mmapio/internal/gate"
 	"github.com/mmapio/mmapio/internal/known"
-	"github.com/mmapio/mmapio/internal/limits"
 	"github.com/mmapio/mmapio/internal/sys"
 )
 
@@ -240,107 +237,6 @@ func (e *extent) late() *fault.Area {
 	l.mapped.Store(e.mapped.Load())
 	l.area = fault.Area{Lo: e.area.Lo, Hi: e.area.Hi, Owner: l}
 	return &l.area
-}
-
-// idle is address space that only waits for the collector. A program that
-// opens and closes Files without allocating must not run out of it.
-var idle idleSpace
-
-type idleSpace struct {
-	count, bytes atomic.Int64
-	freed        atomic.Uint64 // how often some was given back
-	collecting   atomic.Bool
-	missed       atomic.Bool // by the collector: more has come since it began
-}
-
-const (
-	idleCount = 8192    // an eighth of the mappings that a process may have
-	idleBytes = 1 << 44 // an eighth of the address space of 47 bits …
-	idleSmall = 1 << 28 // … or of 31
-	idleLeast = 1 << 26 // not worth a question
-)
-
-// idleMost is how many bytes may wait. Where the process has a limit, what waits is
-// also what the runtime cannot have, which ends the program.
-func idleMost() int64 {
-	most := int64(idleSmall)
-	if strconv.IntSize == 64 {
-		most = idleBytes
-	}
-	if limit, err := limits.AddressSpace(); err == nil && limit != limits.None {
-		most = min(most, limit/8)
-	}
-	return most
-}
-
-func (s *idleSpace) add(n int) {
-	count, bytes := s.count.Add(1), s.bytes.Add(int64(n))
-	much := count > idleCount || bytes > idleLeast && bytes > idleMost()
-	if much {
-		s.missed.Store(true)
-		s.collect()
-	}
-}
-
-// collect has the collector run until it has looked for all that made it too much: what
-// comes while it is under way may have come too late for it.
-func (s *idleSpace) collect() {
-	if !s.collecting.CompareAndSwap(false, true) {
-		return
-	}
-	go func() {
-		for s.missed.Swap(false) {
-			runtime.GC()
-		}
-		s.collecting.Store(false)
-		if s.missed.Load() {
-			s.collect()
-		}
-	}()
-}
-
-func (s *idleSpace) sub(n int) {
-	s.count.Add(-1)
-	s.bytes.Add(-int64(n))
-}
-
-// spare calls take, and again where it fails for want of addresses that closed Files
-// have.
-func (s *idleSpace) spare(take func() error) error {
-	err := take()
-	if isNoMemory(err) {
-		s.reclaim(func() bool {
-			err = take()
-			return !isNoMemory(err)
-		})
-	}
-	return err
-}
-
-// reclaim has the collector look for addresses to give back, for a mapping that
-// failed for want of them, and tries again as they are given back until it is enough.
-func (s *idleSpace) reclaim(enough func() bool) {
-	if s.count.Load() == 0 {
-		return
-	}
-	seen := s.freed.Load()
-	runtime.GC()
-	// Cleanups run soon after the collection, in goroutines of their own, and each
-	// gives back what one File had.
-	for waited := 0; waited < 100; {
-		left, freed := s.count.Load(), s.freed.Load()
-		switch {
-		case freed != seen:
-			if seen = freed; enough() {
-				return
-			}
-		case left == 0:
-			return
-		default:
-			time.Sleep(time.Millisecond)
-			waited++
-		}
-	}
 }
 
 const maxInt = int(^uint(0) >> 1)
