@@ -193,41 +193,50 @@ func (f *File) adviseNew(e *extent, at, n int) error {
 }
 
 // ensureSize makes a file at least size bytes long and, unless sparse, sees to
-// it that each of them has a disk block. On error the file has its old size.
-func ensureSize(file *os.File, before, size int64, sparse bool) error {
-	if sparse {
-		if size <= before {
-			return nil
-		}
-		sys.AllowHoles(file)
-		return cannotGrow(file.Truncate(size), before, size, true)
+// it that each of them has a disk block. On error the file has its old size. It
+// returns how long the file was right before it became longer, see sys.Allocate.
+func ensureSize(file *os.File, before, size int64, sparse bool) (was int64, err error) {
+	if !sparse {
+		return allocate(file, before, 0, size)
 	}
-	return allocate(file, before, 0, size)
+	info, err := file.Stat()
+	if err != nil {
+		return before, err
+	}
+	if was = info.Size(); was >= size {
+		return was, nil
+	}
+	sys.AllowHoles(file)
+	return was, cannotGrow(file.Truncate(size), was, size, true)
 }
 
 // writeZeroes is how much is written where blocks cannot be reserved.
 const writeZeroes = 64 << 20
 
-// allocate gives the bytes [from, size) blocks. before is the present length.
-func allocate(file *os.File, before, from, size int64) error {
+// allocate gives the bytes [from, size) blocks. before is the present length. It
+// returns what ensureSize does.
+func allocate(file *os.File, before, from, size int64) (was int64, err error) {
 	if from >= size {
-		return nil
+		return before, nil
 	}
-	err := sys.Allocate(file, from, size-from)
+	was, err = sys.Allocate(file, from, size-from)
 	if errors.Is(err, errors.ErrUnsupported) && from < before && before < size {
-		err = sys.Allocate(file, before, size-before) // it may be old holes alone that cannot be filled
+		was, err = sys.Allocate(file, before, size-before) // it may be old holes alone that cannot be filled
 	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		switch {
 		case size <= before:
-			return nil // old holes stay: there is no way to fill them
+			return before, nil // old holes stay: there is no way to fill them
 		case size-before > writeZeroes:
-			err = errNoReserve
+			was, err = before, errNoReserve
 		default:
-			err = zeroFill(file, before, size)
+			was, err = zeroFill(file, before, size)
 		}
 	}
-	return cannotGrow(err, before, size, false)
+	if err != nil {
+		was = before
+	}
+	return was, cannotGrow(err, before, size, false)
 }
 
 // cannotGrow has an error of the system say what was asked of it.
@@ -265,26 +274,26 @@ var errNoReserve error = &sentinel{
 
 // zeroFill makes a file of length before that of to by zeroes at its end, and never
 // goes over what others add meanwhile. On error the file has its old length, unless
-// they did.
-func zeroFill(file *os.File, before, to int64) error {
+// they did. It returns where they have come to, or before.
+func zeroFill(file *os.File, before, to int64) (was int64, err error) {
 	buf := make([]byte, min(to-before, 1<<20))
-	for size, alone := before, true; ; {
+	was = before
+	for size := before; ; {
 		info, err := file.Stat()
 		if err != nil {
-			return err
+			return was, err
 		}
 		now := info.Size()
-		alone = alone && now == size
+		if now != size {
+			was = now
+		}
 		if now >= to {
-			return nil
+			return was, nil
 		}
 		n, err := sys.Append(file, buf[:min(int64(len(buf)), to-now)], now)
-		size = now + int64(n)
-		if err != nil {
-			if alone {
-				cutBack(file, before, size) //nolint:errcheck // the first error counts
-			}
-			return err
+		if size = now + int64(n); err != nil {
+			cutBack(file, was, size) //nolint:errcheck // the first error counts
+			return was, err
 		}
 	}
 }

@@ -49,13 +49,18 @@ func is(file *os.File, name string) bool {
 }
 
 // cutBack gives a file the length before again if it still has the length after,
-// that it was given. What somebody has added since stays, with the rest.
+// that it was given. What somebody has added since stays, with the rest, and so does
+// what came right before the file became longer, which no look at the length shows.
 func cutBack(file *os.File, before, after int64) error {
 	info, err := file.Stat()
-	if err == nil && info.Size() == after {
-		err = file.Truncate(before)
+	if err != nil || info.Size() != after || before >= after {
+		return err
 	}
-	return err
+	b := make([]byte, min(max(after-before, 0), int64(sys.PageSize())))
+	if n, _ := file.ReadAt(b, before); !zero(b[:n]) { //nolint:errcheck // what can be read counts
+		return nil
+	}
+	return file.Truncate(before)
 }
 
 // Map maps an open file. f stays the caller's: it may be closed at once, and
@@ -299,7 +304,7 @@ func mapOpened(op, name string, file *os.File, o *Options, made string, shared b
 		before = 0
 	}
 	if o.MinSize > 0 {
-		if err := ensureSize(file, before, o.MinSize, o.Sparse); err != nil {
+		if before, err = ensureSize(file, before, o.MinSize, o.Sparse); err != nil {
 			return nil, pathError(op, name, err)
 		}
 	}

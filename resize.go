@@ -164,19 +164,23 @@ func (f *File) setBlocks(before, after, mapped int64) (was int64, err error) {
 	if size, behind, errNow := f.end(); errNow == nil && size >= before {
 		before, stale = size, behind
 	}
+	was = before
 	switch {
-	case err != nil:
+	case err != nil || after <= before && f.opts.Sparse:
 	case f.opts.Sparse:
-		err = ensureSize(f.src.file, before, after, true)
+		was, err = ensureSize(f.src.file, before, after, true)
 	default:
-		err = allocate(f.src.file, before, min(before, mapped), after)
+		was, err = allocate(f.src.file, before, min(before, mapped), after)
 	}
 	if err == nil && after > before && stale != nil {
 		if err = f.wipeStale(before, stale[:min(int64(len(stale)), after-before)]); err != nil {
-			cutBack(f.src.file, before, after) //nolint:errcheck // the first error counts
+			cutBack(f.src.file, was, after) //nolint:errcheck // the first error counts
 		}
 	}
-	return before, err
+	if before < after {
+		was = min(was, after) // what others have added beyond it stays
+	}
+	return was, err
 }
 
 // exclude keeps everybody out of the File's memory and makes sure that nobody

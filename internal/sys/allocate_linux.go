@@ -9,12 +9,13 @@ import (
 // allocateStep bounds one call: tmpfs undoes all of it when a signal comes.
 const allocateStep = 1 << 30
 
-func allocate(f *os.File, off, n int64) error {
-	err := control(f, func(fd int) error {
+func allocate(f *os.File, off, n int64) (was int64, err error) {
+	err = control(f, func(fd int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
+		was = st.Size
 		if !fits(fd, n, &st) {
 			return ErrNoSpace // rather than fill the disk first
 		}
@@ -32,26 +33,32 @@ func allocate(f *os.File, off, n int64) error {
 		if off == end {
 			return nil
 		}
-		return lengthen(fd, off, end)
+		was, err = lengthen(fd, off, end)
+		return err
 	})
 	switch err { //nolint:errorlint // bare errnos
 	case unix.EOPNOTSUPP, unix.ENOSYS: //nolint:errorlint // bare errnos
-		return ErrUnsupported
+		err = ErrUnsupported
 	}
-	return err
+	return was, err
 }
 
-// lengthen gives a file the bytes [off, end). The blocks come first, and the
-// length when they are all there: what others append while there is an error to
-// come then lies where they put it, and no length has to be taken back from it.
-func lengthen(fd int, off, end int64) error {
-	var was unix.Stat_t
+// lengthen gives a file the bytes [off, end), and returns how long it was before that.
+// The blocks come first, and the length when they are all there: what others append
+// while there is an error to come then lies where they put it, and no length has to be
+// taken back from it.
+func lengthen(fd int, off, end int64) (before int64, err error) {
+	var was, now unix.Stat_t
 	if err := unix.Fstat(fd, &was); err != nil {
-		return err
+		return 0, err
 	}
-	_, err := inSteps(fd, unix.FALLOC_FL_KEEP_SIZE, off, end)
+	before = was.Size
+	_, err = inSteps(fd, unix.FALLOC_FL_KEEP_SIZE, off, end)
 	switch err { //nolint:errorlint // bare errnos
 	case nil:
+		if unix.Fstat(fd, &now) == nil {
+			before = now.Size
+		}
 		// Unlike ftruncate it never makes a file shorter.
 		if _, err = inSteps(fd, 0, end-1, end); err != nil {
 			giveBack(fd, &was)
@@ -64,7 +71,7 @@ func lengthen(fd int, off, end int64) error {
 	default:
 		giveBack(fd, &was)
 	}
-	return err
+	return before, err
 }
 
 // inSteps calls fallocate for [off, end), and returns how far it came.

@@ -56,14 +56,15 @@ func PathOf(f *os.File) (string, error) { return pathOf(f) }
 func SyncDir(dir string, f *os.File) (lasting bool, err error) { return syncDir(dir, f) }
 
 // Allocate makes f at least off+n bytes long and gives every byte of the range
-// a block of its own, so that storing to it cannot meet a full disk. After an
-// error the file is as long as it was, but for what others have added to it
+// a block of its own, so that storing to it cannot meet a full disk. It returns how
+// long the file was right before it became longer: others may have added to it until
+// then. After an error the file is as long as it was, but for what others have added
 // meanwhile. ErrUnsupported where the file system cannot.
 //
 // fallocate(2), with FALLOC_FL_UNSHARE_RANGE for blocks that copies of the file
 // share with it; F_PREALLOCATE, posix_fallocate(2) of FreeBSD and FileAllocationInfo,
 // for files without holes.
-func Allocate(f *os.File, off, n int64) error { return allocate(f, off, n) }
+func Allocate(f *os.File, off, n int64) (was int64, err error) { return allocate(f, off, n) }
 
 // Append writes b at the end of f, which is at end unless others have moved it since.
 // Only Linux sees to that, and writes over nothing.

@@ -25,8 +25,8 @@ func openAgain(fd int, _ string, flag int) (int, error) {
 
 // F_PREALLOCATE adds blocks behind the end of the file only. A file with holes
 // has fewer blocks than bytes, and filling a hole would race with stores to it.
-func allocate(f *os.File, off, n int64) error {
-	return control(f, func(fd int) error {
+func allocate(f *os.File, off, n int64) (was int64, err error) {
+	err = control(f, func(fd int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
@@ -34,6 +34,7 @@ func allocate(f *os.File, off, n int64) error {
 		if off < st.Size && st.Blocks*512 < st.Size {
 			return ErrUnsupported
 		}
+		was = st.Size
 		if off+n <= st.Size {
 			return nil
 		}
@@ -50,8 +51,11 @@ func allocate(f *os.File, off, n int64) error {
 		switch err { //nolint:errorlint // bare errno
 		case nil:
 			// Others may have made it longer than that by now.
-			if err := unix.Fstat(fd, &st); err != nil || st.Size >= off+n {
+			if err := unix.Fstat(fd, &st); err != nil {
 				return err
+			}
+			if was = st.Size; was >= off+n {
+				return nil
 			}
 			return unix.Ftruncate(fd, off+n)
 		case unix.ENOTSUP, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL:
@@ -59,4 +63,5 @@ func allocate(f *os.File, off, n int64) error {
 		}
 		return err
 	})
+	return was, err
 }

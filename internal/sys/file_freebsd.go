@@ -20,20 +20,21 @@ func openAgain(fd int, _ string, flag int) (int, error) {
 // others (vop_stdallocate) is to read what the file has and to write that back, over
 // what is stored through mappings meanwhile. So it is for what lies behind the end
 // of the file only.
-func allocate(f *os.File, off, n int64) error {
-	err := control(f, func(fd int) error {
-		var was unix.Stat_t
-		if err := unix.Fstat(fd, &was); err != nil {
+func allocate(f *os.File, off, n int64) (was int64, err error) {
+	err = control(f, func(fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
-		if off < was.Size && was.Blocks*512 < was.Size { // there are holes to be filled
+		if off < st.Size && st.Blocks*512 < st.Size { // there are holes to be filled
 			return ErrUnsupported
 		}
+		was = st.Size
 		end := off + n
-		if end <= was.Size {
+		if end <= was {
 			return nil
 		}
-		r, errno := fallocate(uintptr(fd), max(off, was.Size), end-max(off, was.Size))
+		r, errno := fallocate(uintptr(fd), max(off, was), end-max(off, was))
 		if errno == 0 {
 			errno = unix.Errno(r)
 		}
@@ -41,14 +42,14 @@ func allocate(f *os.File, off, n int64) error {
 			return nil
 		}
 		// It makes the file longer first.
-		cutBack(fd, was.Size, end)
+		cutBack(fd, was, end)
 		return errno
 	})
 	switch err { //nolint:errorlint // bare errno
 	case unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS: //nolint:errorlint // bare errnos
-		return ErrUnsupported
+		err = ErrUnsupported
 	}
-	return err
+	return was, err
 }
 
 // fallocate passes numbers of 64 bits as the machine's calling convention

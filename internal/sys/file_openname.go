@@ -13,4 +13,4 @@ func openAgain(_ int, name string, flag int) (int, error) {
 	return unix.Open(name, flag, 0)
 }
 
-func allocate(f *os.File, off, n int64) error { return ErrUnsupported }
+func allocate(f *os.File, off, n int64) (int64, error) { return 0, ErrUnsupported }

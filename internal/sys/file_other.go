@@ -35,7 +35,7 @@ func reopen(f *os.File, write bool) (n *os.File, shared bool, err error) {
 	return n, false, nil
 }
 
-func allocate(f *os.File, off, n int64) error { return ErrUnsupported }
+func allocate(f *os.File, off, n int64) (int64, error) { return 0, ErrUnsupported }
 
 func memlockLimits() (soft, hard int64, exempt bool, err error) { return 0, 0, false, ErrUnsupported }
 

@@ -72,13 +72,17 @@ func TestReopen(t *testing.T) {
 func TestAllocateSize(t *testing.T) {
 	prove.WineLacks(t, "FileAllocationInfo")
 	f := newFile(t, 100)
-	lacks(t, Allocate(f, 50, 1<<20), "allocation")
+	was, err := Allocate(f, 50, 1<<20)
+	lacks(t, err, "allocation")
+	if was != 100 {
+		t.Errorf("the file had %d bytes, want 100", was)
+	}
 	got := content(t, f)
 	if len(got) != 1<<20+50 {
 		t.Errorf("the file has %d bytes, want %d", len(got), 1<<20+50)
 	}
-	if err := Allocate(f, 0, 10); err != nil {
-		t.Error(err)
+	if was, err := Allocate(f, 0, 10); err != nil || was != int64(len(got)) {
+		t.Error(was, err)
 	}
 	if now := content(t, f); len(now) != len(got) || now[99] != 1 {
 		t.Error("Allocate of what is there changed the file")
@@ -120,8 +124,9 @@ func TestClosedFile(t *testing.T) {
 	f.Close()
 	_, mapErr := MapFile(f, 0, 100, Read)
 	_, _, reopenErr := Reopen(f, false)
+	_, allocateErr := Allocate(f, 0, 1)
 	for name, err := range map[string]error{
-		"MapFile": mapErr, "Reopen": reopenErr, "SyncFile": SyncFile(f), "Allocate": Allocate(f, 0, 1),
+		"MapFile": mapErr, "Reopen": reopenErr, "SyncFile": SyncFile(f), "Allocate": allocateErr,
 	} {
 		if !errors.Is(err, fs.ErrClosed) && !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v, want ErrClosed", name, err)

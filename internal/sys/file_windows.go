@@ -88,9 +88,9 @@ func standardInfo(h windows.Handle) (info fileStandard, err error) {
 
 // A file that is neither sparse nor compressed has no holes. Both calls would
 // also make it shorter, so they are made only if it is not long enough.
-func allocate(f *os.File, off, n int64) error {
+func allocate(f *os.File, off, n int64) (was int64, err error) {
 	end := off + n
-	return control(f, func(h windows.Handle) error {
+	err = control(f, func(h windows.Handle) error {
 		var file windows.ByHandleFileInformation
 		if err := windows.GetFileInformationByHandle(h, &file); err != nil {
 			return err
@@ -99,7 +99,8 @@ func allocate(f *os.File, off, n int64) error {
 			return ErrUnsupported
 		}
 		info, err := standardInfo(h)
-		if err != nil || info.endOfFile >= end {
+		was = info.endOfFile
+		if err != nil || was >= end {
 			return err
 		}
 		if info.allocated < end {
@@ -113,6 +114,7 @@ func allocate(f *os.File, off, n int64) error {
 		}
 		return err
 	})
+	return was, err
 }
 
 // setInfo sets one of the informations that are a single number.

@@ -49,7 +49,7 @@ func TestWorkingSetQuery(t *testing.T) {
 func TestAllocateReserves(t *testing.T) {
 	prove.WineLacks(t, "FileAllocationInfo")
 	f := newFile(t, 0)
-	if err := Allocate(f, 0, 1<<20); err != nil {
+	if _, err := Allocate(f, 0, 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	err := control(f, func(h windows.Handle) error {
