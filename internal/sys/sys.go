@@ -30,8 +30,8 @@ var (
 	ErrUnsupported = errors.ErrUnsupported
 
 	// ErrUnmappable is what MapFile returns for a file of a file system that maps
-	// none.
-	ErrUnmappable = fmt.Errorf("%w: its file system maps no files (as those in /proc and /sys)", ErrUnsupported)
+	// none, or not so.
+	ErrUnmappable = fmt.Errorf("%w: its file system maps no files (as those in /proc and /sys), or only CopyOnWrite (FUSE with direct I/O)", ErrUnsupported)
 
 	// ErrUnreadable is what Populate returns for a page that cannot be
 	// brought in: it lies beyond the end of the file, or reading it failed.
