@@ -50,6 +50,21 @@ func newTerminal(t *testing.T) (keys *os.File, name string) {
 	return keys, fmt.Sprintf("/dev/pts/%d", n)
 }
 
+// press types a key, and returns when the terminal has sent the signal for it to all who
+// get one, which it does before it shows the letter that is typed next.
+func press(t *testing.T, keys *os.File, key string) {
+	t.Helper()
+	const next = "."
+	if _, err := keys.WriteString(key + next); err != nil {
+		t.Fatal(err)
+	}
+	for b := []byte{0}; string(b) != next; {
+		if _, err := keys.Read(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // counts says of each interrupt that it came, and exits with their number. The
 // shell waits for a program that no key reaches and that ends with the test: it
 // leaves a wait for a trap at once.
@@ -76,9 +91,7 @@ func TestCommandInterruptedOnce(t *testing.T) {
 			p.Expect("ready")
 			const times = 5
 			for i := range times {
-				if _, err := keys.WriteString("\x03"); err != nil {
-					t.Fatal(err)
-				}
+				press(t, keys, "\x03")
 				p.Expect(fmt.Sprintf("got %d", i+1))
 			}
 			// Goes the same way after all interrupts that are to be passed on.
