@@ -159,11 +159,42 @@ func (f *File) needSearched(g *generation, missing []lockset.Run, bytes int64, n
 		}
 		need = f.needOf(bytes, cached)
 	}
+	need.cached -= min(need.cached, f.lockedAlready(g, missing))
 	if f.src.mode != ReadOnly {
 		// Pages of its own that the mapping has already are no new ones.
 		need.fresh = min(need.fresh, g.mem.absentBytes(missing))
 	}
 	return need, known
+}
+
+// lockedAlready counts what of some runs is in the page cache and locked there, by this
+// File on fault or by others of the process: it is no part of any room.
+func (f *File) lockedAlready(g *generation, missing []lockset.Run) int64 {
+	m, kept := g.mem, lockset.New(int64(sys.PageSize()))
+	for _, run := range missing {
+		if run.Level == lockset.OnFault && f.src.info != nil && f.src.mode != CopyOnWrite {
+			m.space.Present(m.base+int(run.Lo), int(run.Hi-run.Lo), func(lo, hi int) { //nolint:errcheck // then it is not known
+				kept.Hold(int64(lo-m.base), int64(hi-m.base), lockset.Now)
+			})
+		}
+	}
+	for _, s := range siblingsOf(f.src.info) {
+		if s == f || s.src.mode == CopyOnWrite {
+			continue // of copies, which are not in the page cache, nothing is known
+		}
+		l := &s.locks
+		l.mu.Lock()
+		skew := s.src.off - int64(s.cur.Load().mem.delta) - f.src.off + int64(m.delta)
+		for _, run := range missing {
+			for _, held := range l.set.Held(nil, run.Lo-skew, run.Hi-skew) {
+				if held.Level == lockset.Now {
+					kept.Hold(max(held.Lo+skew, run.Lo), min(held.Hi+skew, run.Hi), lockset.Now)
+				}
+			}
+		}
+		l.mu.Unlock()
+	}
+	return kept.HeldBytes()
 }
 
 // allInCgroups refuses in advance what does not fit as a whole. Windows that

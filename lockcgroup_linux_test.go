@@ -80,18 +80,24 @@ func TestProofLockCgroupCached(t *testing.T) {
 	}
 }
 
+// fillCache fills the page cache with a file, page by page, so that little is left free.
+func fillCache(t testing.TB, path string) {
+	t.Helper()
+	file, err := os.Open(path)
+	check(t, err)
+	defer file.Close()
+	check(t, unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_RANDOM))
+	_, err = io.Copy(io.Discard, file)
+	check(t, err)
+}
+
 // tmpfsInFull locks a file that is kept in memory, in a cgroup of which pages of another
 // file have taken the rest.
 var tmpfsInFull = prove.Register("tmpfs in a full cgroup", func(args []string) int {
 	t := prove.T()
 	f := mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.ReadWrite, Create: true, MinSize: 60 * mib, Sparse: true})
 	dirty(t, f, 0, f.Size()) // charged to this process
-	file, err := os.Open(args[1])
-	check(t, err)
-	defer file.Close()
-	check(t, unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_RANDOM)) // page by page
-	_, err = io.Copy(io.Discard, file)
-	check(t, err)
+	fillCache(t, args[1])
 	check(t, f.LockAll())
 	prove.AssertHeld(t, memoryOf(t, f))
 	return 0
@@ -106,5 +112,36 @@ func TestLockCgroupTmpfs(t *testing.T) {
 	path := filepath.Join(prove.SmallTmpfs(t, 80*mib), "f")
 	if res := tmpfsInFull.Run(t, prove.In(prove.MemoryCgroup(t, 100*mib)), prove.Args(path, other)); res.Code != 0 {
 		t.Error(res)
+	}
+}
+
+// lockedInFull locks a file of which all is locked already, in a cgroup of which pages of
+// another file have taken the rest.
+var lockedInFull = prove.Register("locked in a full cgroup", func(args []string) int {
+	t := prove.T()
+	f := mustOpen(t, args[0], nil)
+	onFault := args[2] == "on fault"
+	check(t, f.LockContext(t.Context(), 0, f.Size(), &mmapio.LockOptions{OnFault: onFault}))
+	check(t, f.Populate(t.Context(), 0, f.Size()))
+	fillCache(t, args[1])
+	if !onFault {
+		f = mustOpen(t, args[0], &mmapio.Options{Offset: 3*pageSize + 7})
+	}
+	check(t, f.LockAll())
+	prove.AssertHeld(t, memoryOf(t, f))
+	return 0
+})
+
+// Nor is what is locked already, on fault or through another File.
+func TestLockCgroupLocked(t *testing.T) {
+	prove.Need(t, prove.MemCgroup, prove.Disk, prove.Pagemap, prove.Cachestat)
+	dir := prove.DiskDir(t)
+	path, other := prove.NewFile(t, dir, "f", 60*mib), prove.NewFile(t, dir, "g", 80*mib)
+	for _, how := range []string{"on fault", "another"} {
+		dropCache(t, path)
+		dropCache(t, other)
+		if res := lockedInFull.Run(t, prove.In(prove.MemoryCgroup(t, 100*mib)), prove.Args(path, other, how)); res.Code != 0 {
+			t.Errorf("%s: %v", how, res)
+		}
 	}
 }
