@@ -229,16 +229,16 @@ func TestShrinkWaitsForPopulate(t *testing.T) {
 	disk := slowfs.Start(t, slowfs.Options{})
 	disk.AddFile("f", 16*pageSize, slowfs.Offsets)
 	f := mustOpen(t, disk.Path("f"), &mmapio.Options{Mode: mmapio.ReadWrite})
-	goOn := disk.Hold(slowfs.OpRead, "f")
-	populated, shrunk := make(chan error, 1), make(chan error, 1)
-	go func() { populated <- f.Populate(t.Context(), 0, f.Size()) }()
-	disk.WaitHeld(1)
 	defer mmapio.SetFailpoint(func(step string) error {
 		if step == "length" && mmapio.InCall(f) {
 			t.Error("the file is cut while a call is in its memory")
 		}
 		return nil
 	})()
+	goOn := disk.Hold(slowfs.OpRead, "f")
+	populated, shrunk := make(chan error, 1), make(chan error, 1)
+	go func() { populated <- f.Populate(t.Context(), 0, f.Size()) }()
+	disk.WaitHeld(1)
 	go func() { shrunk <- f.Resize(8 * pageSize) }()
 	waitFor(t, "the shrink", func() bool { return mmapio.Excludes(f) })
 	goOn()

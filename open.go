@@ -56,7 +56,7 @@ func cutBack(file *os.File, before, after int64) error {
 	if err != nil || info.Size() != after || before >= after {
 		return err
 	}
-	b := make([]byte, min(max(after-before, 0), int64(sys.PageSize())))
+	b := make([]byte, min(after-before, int64(sys.PageSize())))
 	if n, _ := file.ReadAt(b, before); !zero(b[:n]) { //nolint:errcheck // what can be read counts
 		return nil
 	}
