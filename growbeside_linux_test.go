@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mmapio/mmapio"
 	"github.com/mmapio/mmapio/internal/prove"
 	"github.com/mmapio/mmapio/internal/slowfs"
@@ -85,10 +87,25 @@ func appendsMeanwhile(t *testing.T, path string, record []byte, grow func()) (re
 	return records
 }
 
+// needAppend skips where nothing can be written at the end of a file, wherever that is.
+func needAppend(t *testing.T) {
+	t.Helper()
+	path := filepath.Join(tempDir(t), "f")
+	check(t, os.WriteFile(path, []byte("a"), 0o600))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	_, err = unix.Pwritev2(int(f.Fd()), [][]byte{[]byte("b")}, 0, unix.RWF_APPEND)
+	if got := onDisk(t, path); err != nil || string(got) != "ab" {
+		prove.Unable(t, "pwritev2(2) with RWF_APPEND: %q, %v", got, err)
+	}
+}
+
 // TestZeroesKeepAppends: where blocks cannot be reserved, and what is added is written
 // out, none of it goes over what others append meanwhile.
 func TestZeroesKeepAppends(t *testing.T) {
 	prove.LeakCheck(t)
+	needAppend(t)
 	disk := slowfs.Start(t, slowfs.Options{})
 	disk.Add(slowfs.Rule{Op: slowfs.OpFallocate, Err: syscall.EOPNOTSUPP})
 	const size = 32 << 20
