@@ -16,6 +16,15 @@ import (
 // starts: the limits here are for the library's own.
 var oneArena = prove.Env("MALLOC_ARENA_MAX=1")
 
+// needLittleSpace skips where what a limit on addresses leaves is not the library's alone.
+func needLittleSpace(t *testing.T) {
+	t.Helper()
+	if raceBuild() {
+		prove.Unable(t, "the race detector asks for memory of its own")
+	}
+	prove.Need(t, prove.AddressLimit)
+}
+
 // reopenInLittle closes many small Files, then a large one, or one that reserves as much,
 // and opens that again, where there is no room for two of it.
 var reopenInLittle = prove.Register("reopen in little", func(args []string) int {
@@ -29,26 +38,21 @@ var reopenInLittle = prove.Register("reopen in little", func(args []string) int 
 		{Mode: mmapio.ReadWrite, Create: true, MinSize: 1 << 28, Sparse: true},
 		{Mode: mmapio.ReadWrite, Reserve: 1 << 28},
 	}
-	var was unix.Rlimit
-	check(t, unix.Getrlimit(unix.RLIMIT_AS, &was))
-	check(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(vmSize(t)) + 1<<28 + 1<<27, Max: was.Max}))
+	enough := short(t, unix.RLIMIT_AS, uint64(vmSize(t))+1<<28+1<<27)
 	for i := range 10 {
 		for range 200 {
 			mustClose(t, mustOpen(t, args[0], nil))
 		}
 		mustClose(t, mustOpen(t, args[1], large[i%2]))
 	}
-	check(t, unix.Setrlimit(unix.RLIMIT_AS, &was))
+	enough()
 	return 0
 })
 
 // What closed Files had is given back for those that are opened, as much as it takes:
 // not a small one's only.
 func TestReopenInLittleSpace(t *testing.T) {
-	if raceBuild() {
-		prove.Unable(t, "the race detector asks for memory of its own")
-	}
-	prove.Need(t, prove.AddressLimit)
+	needLittleSpace(t)
 	small, _ := patternFile(t, pageSize)
 	if res := reopenInLittle.Run(t, oneArena, prove.Args(small, filepath.Join(tempDir(t), "large"))); res.Code != 0 {
 		t.Error(res)
@@ -60,26 +64,21 @@ func TestReopenInLittleSpace(t *testing.T) {
 var closeInLittle = prove.Register("close in little", func(args []string) int {
 	t := prove.T()
 	debug.SetGCPercent(-1) // nobody but the library sees to it
-	var was unix.Rlimit
-	check(t, unix.Getrlimit(unix.RLIMIT_AS, &was))
 	const each, left = 100 << 20, 1 << 30
 	before := vmSize(t)
-	check(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(before) + left, Max: was.Max}))
+	enough := short(t, unix.RLIMIT_AS, uint64(before)+left)
 	for range 8 {
 		mustClose(t, mustOpen(t, args[0], &mmapio.Options{Mode: mmapio.ReadWrite, Reserve: each}))
 	}
 	until(t, "given back", func() bool { return vmSize(t) < before+(before+left)/8+each })
-	check(t, unix.Setrlimit(unix.RLIMIT_AS, &was))
+	enough()
 	return 0
 })
 
 // TestCloseInLittleSpace: what closed Files had does not keep from the runtime what the
 // process may have.
 func TestCloseInLittleSpace(t *testing.T) {
-	if raceBuild() {
-		prove.Unable(t, "the race detector asks for memory of its own")
-	}
-	prove.Need(t, prove.AddressLimit)
+	needLittleSpace(t)
 	path, _ := patternFile(t, pageSize)
 	if res := closeInLittle.Run(t, oneArena, prove.Args(path)); res.Code != 0 {
 		t.Error(res)
